@@ -1,0 +1,1 @@
+"""Drivers: configuration, guests, tracking, the two ends of a migration, the command line."""

@@ -1,0 +1,104 @@
+"""What the engine asks of a guest, at the source and at the destination.
+
+A guest owns its memory and its descriptors; the engine reads and writes through
+them and never closes them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.devices import Section
+
+
+@dataclass(frozen=True)
+class GuestBlock:
+    """A named range of guest memory: `pages` pages, from offset 0 of the open file `fd`."""
+
+    name: str
+    pages: int
+    fd: int
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Where a process has block number `block` mapped: its pid and the address, in bytes."""
+
+    block: int
+    pid: int
+    address: int
+
+
+@dataclass(frozen=True)
+class GuestStatistics:
+    """What a guest tells of itself; None where it cannot.
+
+    `dirty_rate` is bytes of pages dirtied a second since the last time it was asked,
+    `gap_ms` the time between its last stamp at the source and its first here.
+    """
+
+    dirty_rate: float | None = None
+    gap_ms: float | None = None
+
+
+class SourceGuest(Protocol):
+    """A guest that is to leave. GuestError where it does not do what it is asked."""
+
+    kind: str
+    blocks: list[GuestBlock]
+
+    def arm(self) -> list[Mapping]:
+        """Register the memory for asynchronous write-protection; empty where it cannot.
+
+        After this, PAGEMAP_SCAN on each mapping tells which pages were written.
+        """
+        ...
+
+    def why_not_armed(self) -> str:
+        """The reason, where `arm` answered with nothing."""
+        ...
+
+    def stop(self) -> str:
+        """Stop it; the run state that it had ("running" or "paused"). Idempotent."""
+        ...
+
+    def resume(self) -> None:
+        """Let it run again. Idempotent."""
+        ...
+
+    def save_devices(self) -> list[Section]:
+        """The state beside its memory, while it is stopped."""
+        ...
+
+    def statistics(self) -> GuestStatistics:
+        """What it reached since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End what was started for this migration; a guest that we did not start lives on."""
+        ...
+
+
+class ArrivingGuest(Protocol):
+    """A guest that is to be filled."""
+
+    blocks: list[GuestBlock]
+
+    def load_devices(self, sections: list[Section]) -> None:
+        """Take the device state that arrived; the guest stays paused."""
+        ...
+
+    def start(self) -> bool:
+        """Let it run; False where there is nothing that runs (a file)."""
+        ...
+
+    def self_check(self) -> str | None:
+        """None when its memory is right, else what is wrong."""
+        ...
+
+    def statistics(self) -> GuestStatistics:
+        """What it tells of itself."""
+        ...
+
+    def close(self, *, arrived: bool) -> None:
+        """End what was started; without `arrived`, remove what was made, too."""
+        ...

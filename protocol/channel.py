@@ -1,0 +1,113 @@
+"""Numbers and acknowledgements for control messages, so that none is lost or heard twice.
+
+Pure: bytes in, messages out. After a reconnect the driver sends `unacknowledged()`
+again; what the other end had already heard is dropped there by its number.
+"""
+
+import struct
+from collections import deque
+
+import xxhash
+
+from protocol.control import Alive, AnyMessage, decode_message, encode_message
+from protocol.errors import FrameDamaged, RemoteProtocolError
+from protocol.limits import MAX_CONTROL_BYTES, PROTOCOL_VERSION
+
+MAGIC = b"PGFC"
+ENVELOPE = struct.Struct("<4sHH16sQQQ")
+"""magic, version, flags (0), session, number, acknowledged, digest of all else."""
+
+_DIGEST_OFFSET = ENVELOPE.size - 8
+_UNNUMBERED = 0
+
+
+def session_of(envelope: bytes | memoryview) -> bytes:
+    """The session that an envelope belongs to; checks all but the message itself.
+
+    FrameDamaged for a wrong digest, RemoteProtocolError for all else.
+    """
+    return _open(envelope)[0]
+
+
+class Channel:
+    """One end of the numbered conversation of one session.
+
+    Numbers start at 1. `Alive` travels unnumbered: it is never repeated and carries
+    the acknowledgement alone.
+    """
+
+    def __init__(self, session: bytes) -> None:
+        self.session = session
+        self._sent = 0
+        self._heard = 0
+        self._unacknowledged: deque[tuple[int, AnyMessage]] = deque()
+
+    def outgoing(self, message: AnyMessage) -> bytes:
+        """The envelope around `message`; kept until the other end acknowledges it."""
+        if isinstance(message, Alive):
+            return self._seal(_UNNUMBERED, message)
+        self._sent += 1
+        self._unacknowledged.append((self._sent, message))
+        return self._seal(self._sent, message)
+
+    def incoming(self, envelope: bytes | memoryview) -> AnyMessage | None:
+        """The message in `envelope`, or None when it was heard before.
+
+        RemoteProtocolError for a gap in the numbers, another session or an
+        acknowledgement of what was never sent.
+        """
+        session, number, acknowledged, body = _open(envelope)
+        if session != self.session:
+            raise RemoteProtocolError("control message of another session")
+        if acknowledged > self._sent:
+            raise RemoteProtocolError(
+                f"control message {acknowledged} acknowledged, {self._sent} sent"
+            )
+        while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
+            self._unacknowledged.popleft()
+        message = decode_message(body)
+        if number == _UNNUMBERED:
+            return message
+        if number <= self._heard:
+            return None
+        if number != self._heard + 1:
+            raise RemoteProtocolError(
+                f"control message {number} after {self._heard}: some are missing"
+            )
+        self._heard = number
+        return message
+
+    def unacknowledged(self) -> list[bytes]:
+        """What to send again after a reconnect, in order."""
+        return [self._seal(number, message) for number, message in self._unacknowledged]
+
+    def _seal(self, number: int, message: AnyMessage) -> bytes:
+        head = bytearray(
+            ENVELOPE.pack(MAGIC, PROTOCOL_VERSION, 0, self.session, number, self._heard, 0)
+        )
+        body = encode_message(message)
+        struct.pack_into("<Q", head, _DIGEST_OFFSET, _digest(head, body))
+        return bytes(head) + body
+
+
+def _open(envelope: bytes | memoryview) -> tuple[bytes, int, int, memoryview]:
+    view = memoryview(envelope)
+    if not ENVELOPE.size < len(view) <= MAX_CONTROL_BYTES:
+        raise RemoteProtocolError(f"control message of {len(view)} bytes")
+    magic, version, _, session, number, acknowledged, digest = ENVELOPE.unpack_from(view)
+    body = view[ENVELOPE.size :]
+    if digest != _digest(view, body):
+        raise FrameDamaged("damaged control message: wrong digest")
+    if magic != MAGIC:
+        raise RemoteProtocolError(f"not a pageferry control message: magic {magic!r}")
+    if version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(
+            f"wrong version {version} of a control message, this end speaks {PROTOCOL_VERSION}"
+        )
+    return session, number, acknowledged, body
+
+
+def _digest(head: bytearray | memoryview, body: bytes | memoryview) -> int:
+    state = xxhash.xxh3_64(memoryview(head)[:_DIGEST_OFFSET])
+    state.update(body)
+    return state.intdigest()

@@ -1,0 +1,20 @@
+"""What a peer may ask for. Every number from outside is held against one of these first."""
+
+PROTOCOL_VERSION = 1
+PAGE_BYTES = 4096
+
+MAX_BLOCKS = 64
+MAX_BLOCK_NAME_BYTES = 255
+MAX_BLOCK_PAGES = 2**32 - 1
+"""A page index travels as a uint32: a block has 16 TiB at most."""
+
+MAX_BATCH_PAGES = 1024
+"""4 MiB of raw bytes in a frame; the default of 64 pages makes 256 KiB."""
+
+MAX_WINDOW = 4096
+MAX_ENDPOINTS = 255
+MAX_CONTROL_BYTES = 1 << 20
+DEVICE_PIECE_BYTES = 512 << 10
+MAX_DEVICE_BYTES = 256 << 20
+EXTENTS_A_MESSAGE = 16_384
+PAGES_A_MESSAGE = 65_536

@@ -1,0 +1,53 @@
+"""Migration URIs: where a destination listens. Only their text; nothing is opened here."""
+
+import re
+from dataclasses import dataclass
+
+from protocol.errors import ConfigError
+
+_TCP = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]]*):(?P<port>\d{1,5})$")
+SCHEMES = ("tcp:HOST:PORT", "unix:PATH")
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A parsed URI; `endpoint` is its ZeroMQ address."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def endpoint(self) -> str:
+        """Where the control connection is."""
+        if self.scheme == "unix":
+            return f"ipc://{self.path}"
+        return f"tcp://{self.host}:{self.port or '*'}"
+
+    def data_endpoint(self, worker: int) -> str:
+        """Where decompress worker `worker` binds; a tcp port of its own, or PATH.N."""
+        if self.scheme == "unix":
+            return f"ipc://{self.path}.{worker}"
+        return f"tcp://{self.host}:*"
+
+
+def parse_uri(text: str) -> Uri:
+    """`text` as a Uri; ConfigError names what is wrong and what is allowed."""
+    scheme, colon, rest = text.partition(":")
+    if scheme == "unix" and colon and rest:
+        return Uri("unix", path=rest)
+    if scheme == "tcp" and colon:
+        return _parse_tcp(text, rest)
+    allowed = " or ".join(SCHEMES)
+    raise ConfigError(f"uri: {text!r} is not a valid migration protocol, expected {allowed}")
+
+
+def _parse_tcp(text: str, rest: str) -> Uri:
+    match = _TCP.match(rest)
+    if match is None:
+        raise ConfigError(f"uri: {text!r} has no port, expected tcp:HOST:PORT")
+    port = int(match["port"])
+    if port > 65535:
+        raise ConfigError(f"uri: {text!r} has port {port}, expected 0 to 65535")
+    return Uri("tcp", host=match["host"] or "0.0.0.0", port=port)
