@@ -66,6 +66,10 @@ class Channel:
         while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
             self._unacknowledged.popleft()
         message = decode_message(body)
+        if (number == _UNNUMBERED) != isinstance(message, Alive):
+            raise RemoteProtocolError(
+                f"{type(message).__name__} with number {number}: only Alive is unnumbered"
+            )
         if number == _UNNUMBERED:
             return message
         if number <= self._heard:
@@ -94,7 +98,7 @@ def _open(envelope: bytes | memoryview) -> tuple[bytes, int, int, memoryview]:
     view = memoryview(envelope)
     if not ENVELOPE.size < len(view) <= MAX_CONTROL_BYTES:
         raise RemoteProtocolError(f"control message of {len(view)} bytes")
-    magic, version, _, session, number, acknowledged, digest = ENVELOPE.unpack_from(view)
+    magic, version, flags, session, number, acknowledged, digest = ENVELOPE.unpack_from(view)
     body = view[ENVELOPE.size :]
     if digest != _digest(view, body):
         raise FrameDamaged("damaged control message: wrong digest")
@@ -104,6 +108,8 @@ def _open(envelope: bytes | memoryview) -> tuple[bytes, int, int, memoryview]:
         raise RemoteProtocolError(
             f"wrong version {version} of a control message, this end speaks {PROTOCOL_VERSION}"
         )
+    if flags:
+        raise RemoteProtocolError(f"unknown flags {flags:#x} of a control message")
     return session, number, acknowledged, body
 
 

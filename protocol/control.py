@@ -13,12 +13,19 @@ from msgspec import Meta, Struct
 from protocol import limits
 from protocol.errors import RemoteProtocolError
 
-Seq = Annotated[int, Meta(ge=0, lt=2**63)]
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
-Digest = Annotated[int, Meta(ge=0, lt=2**64)]
+Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Digest = Annotated[int, Meta(ge=0)]
+"""XXH3-64; an integer of msgpack has 64 bits at most."""
 BlockNo = Annotated[int, Meta(ge=0, lt=limits.MAX_BLOCKS)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_BLOCK_NAME_BYTES)]
+Milliseconds = Annotated[float, Meta(ge=0, lt=2.0**53)]
 Reason = Annotated[str, Meta(max_length=4096)]
+
+
+def _check_whole(data: bytes, item_bytes: int) -> None:
+    if len(data) % item_bytes:
+        raise ValueError(f"{len(data)} bytes are no whole number of {item_bytes}-byte items")
 
 
 class Message(Struct, frozen=True, tag=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +67,9 @@ class Holes(Message, frozen=True):
     block: BlockNo
     extents: Annotated[bytes, Meta(max_length=16 * limits.EXTENTS_A_MESSAGE)]
 
+    def __post_init__(self) -> None:
+        _check_whole(self.extents, 16)
+
 
 class RoundStart(Message, frozen=True):
     """Source: all before `first_seq` is applied, what follows belongs to this round."""
@@ -97,6 +107,9 @@ class Mismatch(Message, frozen=True):
     block: BlockNo
     pages: Annotated[bytes, Meta(max_length=4 * limits.PAGES_A_MESSAGE)]
 
+    def __post_init__(self) -> None:
+        _check_whole(self.pages, 4)
+
 
 class Verified(Message, frozen=True):
     """Destination: the comparison is over; how many pages were wrong."""
@@ -114,7 +127,7 @@ class Devices(Message, frozen=True):
 class Ready(Message, frozen=True):
     """Destination: devices loaded, guest paused, waiting for the commit."""
 
-    load_ms: Annotated[float, Meta(ge=0)]
+    load_ms: Milliseconds
 
 
 class Commit(Message, frozen=True):
@@ -124,7 +137,7 @@ class Commit(Message, frozen=True):
 class Started(Message, frozen=True):
     """Destination: the guest runs here (or is here, paused, where it was paused)."""
 
-    start_ms: Annotated[float, Meta(ge=0)]
+    start_ms: Milliseconds
     running: bool
 
 
@@ -170,6 +183,6 @@ def decode_message(body: bytes | memoryview) -> AnyMessage:
     """The message in `body`; RemoteProtocolError when it is none, or a number is out of range."""
     try:
         message: AnyMessage = _DECODER.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"malformed control message: {error}") from None
     return message

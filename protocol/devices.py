@@ -16,7 +16,8 @@ MAGIC = b"PGFD"
 _STREAM = struct.Struct("<4sI")
 """magic, number of sections."""
 _SECTION = struct.Struct("<HIIIQ")
-"""name bytes, instance, version, payload bytes, XXH3-64 of name and payload."""
+"""name bytes, instance, version, payload bytes, XXH3-64 of these four, name and payload."""
+_DIGEST_OFFSET = _SECTION.size - 8
 
 GLOBAL_STATE = "globalstate"
 GLOBAL_STATE_VERSION = 1
@@ -46,13 +47,9 @@ def encode_sections(sections: list[Section]) -> bytes:
     parts = [_STREAM.pack(MAGIC, len(sections))]
     for section in sections:
         name = section.name.encode()
-        digest = xxhash.xxh3_64_intdigest(name + section.payload)
-        parts.append(
-            _SECTION.pack(
-                len(name), section.instance, section.version, len(section.payload), digest
-            )
-        )
-        parts += [name, section.payload]
+        sizes = (len(name), section.instance, section.version, len(section.payload))
+        digest = _digest(_SECTION.pack(*sizes, 0), name + section.payload)
+        parts += [_SECTION.pack(*sizes, digest), name, section.payload]
     stream = b"".join(parts)
     if len(stream) > MAX_DEVICE_BYTES:
         raise LocalProtocolError(
@@ -75,13 +72,26 @@ def decode_sections(stream: bytes) -> list[Section]:
         offset += _SECTION.size
         body = bytes(_take(view, offset, name_bytes + payload_bytes))
         offset += len(body)
-        if xxhash.xxh3_64_intdigest(body) != digest:
+        if _digest(header, body) != digest:
             raise RemoteProtocolError("device state: a section with a wrong digest")
-        name = body[:name_bytes].decode(errors="replace")
+        name = _decode_name(body[:name_bytes])
         sections.append(Section(name, instance, version, body[name_bytes:]))
     if offset != len(view):
         raise RemoteProtocolError(f"device state: {len(view) - offset} bytes behind the end")
     return sections
+
+
+def _digest(header: bytes | memoryview, body: bytes) -> int:
+    state = xxhash.xxh3_64(memoryview(header)[:_DIGEST_OFFSET])
+    state.update(body)
+    return state.intdigest()
+
+
+def _decode_name(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError(f"device state: a section named {name!r}, no UTF-8") from None
 
 
 def _take(view: memoryview, offset: int, length: int) -> memoryview:
@@ -108,7 +118,7 @@ def decode_global_state(section: Section) -> str:
             f"globalstate version {section.version} with {len(section.payload)} bytes"
         )
     size, padded = _RUN_STATE.unpack(section.payload)
-    name = padded.split(b"\0", 1)[0].decode(errors="replace")
+    name: str = padded.split(b"\0", 1)[0].decode(errors="replace")
     if size != len(name.encode()) + 1 or name not in RUN_STATES:
         raise RemoteProtocolError(f"globalstate: unknown run state {name!r}")
     return name

@@ -40,6 +40,10 @@ class PeerLost(MigrationError):
     """The other end does not answer any more, or said that it failed."""
 
 
+class NotStartedThere(MigrationError):
+    """The destination says for certain that the guest does not run there, and will not."""
+
+
 class Cancelled(MigrationError):
     """Somebody asked for the end of this migration; not a failure."""
 

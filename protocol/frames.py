@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ class Batch:
     hashes: NDArray[np.uint64] | None
     payload: Buffer
 
-    @property
+    @cached_property
     def data_pages(self) -> int:
         """How many pages have their bytes in the payload."""
         return int(np.count_nonzero(self.kinds == PageKind.DATA))
@@ -169,6 +170,7 @@ def decode_hello(head: Buffer, session: bytes) -> int:
     RemoteProtocolError when it is not the hello of this session.
     """
     header = _opened(head, b"", FrameType.HELLO)
+    _check_lengths(header, head, b"", "hello")
     if header.session != session:
         raise RemoteProtocolError("a data connection opened for another session")
     return header.seq
@@ -208,6 +210,7 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
 
 
 _CODECS: Mapping[int, CodecId] = {codec.value: codec for codec in CodecId}
+_FLAGS = Flag.HASHED | Flag.CONTENT_DIGEST
 
 
 def _check_lengths(header: Header, head: Buffer, payload: Buffer, where: str) -> None:
@@ -279,4 +282,6 @@ def _opened(head: Buffer, payload: Buffer, expected: FrameType) -> Header:
         )
     if header.type != expected:
         raise RemoteProtocolError(f"frame of type {header.type} where {expected.name} was expected")
+    if header.flags & ~_FLAGS:
+        raise RemoteProtocolError(f"unknown flags {header.flags:#x} of a frame")
     return header

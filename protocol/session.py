@@ -56,13 +56,15 @@ MESSAGES: dict[Role, dict[tuple[Stage, type[AnyMessage]], Stage]] = {
         (_G.VERIFYING, c.Verified): _G.VERIFIED,
         (_G.LOADING, c.Ready): _G.READY,
         (_G.COMMITTED, c.Started): _G.STARTED,
+        (_G.STARTED, c.Started): _G.STARTED,
         (_G.COMMITTED, c.NotStarted): _G.OVER,
+        (_G.COMMITTED, c.Failed): _G.OVER,
     },
 }
 """For each role what it may send: (stage, message) → the stage that follows."""
 
 _ENDINGS: dict[Role, type[AnyMessage]] = {"source": c.Cancel, "destination": c.Failed}
-_UNENDABLE = frozenset({_G.COMMITTED, _G.STARTED})
+UNENDABLE = frozenset({_G.COMMITTED, _G.STARTED})
 """From the commit on only Started or NotStarted ends a session (architecture.md, Commit)."""
 
 
@@ -98,7 +100,7 @@ class Session:
     def _next(self, sender: Role, message: AnyMessage) -> Stage | None:
         if isinstance(message, c.Alive):
             return self.stage
-        if isinstance(message, _ENDINGS[sender]) and self.stage not in _UNENDABLE:
+        if isinstance(message, _ENDINGS[sender]) and self.stage not in UNENDABLE:
             return Stage.OVER
         return MESSAGES[sender].get((self.stage, type(message)))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.errors import ConfigError
 
-_TCP = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]]*):(?P<port>\d{1,5})$")
+_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s]*):(?P<port>[0-9]{1,5})")
 SCHEMES = ("tcp:HOST:PORT", "unix:PATH")
 
 
@@ -44,7 +44,7 @@ def parse_uri(text: str) -> Uri:
 
 
 def _parse_tcp(text: str, rest: str) -> Uri:
-    match = _TCP.match(rest)
+    match = _TCP.fullmatch(rest)
     if match is None:
         raise ConfigError(f"uri: {text!r} has no port, expected tcp:HOST:PORT")
     port = int(match["port"])

@@ -44,7 +44,10 @@ class SourceGuest(Protocol):
     """A guest that is to leave. GuestError where it does not do what it is asked."""
 
     kind: str
+    name: str
     blocks: list[GuestBlock]
+    can_stop: bool
+    """False for a quiet file, whose writer nobody knows."""
 
     def arm(self) -> list[Mapping]:
         """Register the memory for asynchronous write-protection; empty where it cannot.
@@ -62,7 +65,7 @@ class SourceGuest(Protocol):
         ...
 
     def resume(self) -> None:
-        """Let it run again. Idempotent."""
+        """Undo `stop`: it runs again if it ran before. Idempotent."""
         ...
 
     def save_devices(self) -> list[Section]:

@@ -1,0 +1,28 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+.PHONY: quickstart test lint mutants benchmark clean
+
+quickstart: $(VENV)/installed
+	$(BIN)/pageferry run configs/quickstart.yaml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+mutants: $(VENV)/installed
+	$(BIN)/python -m tests.mutations.run
+
+benchmark: $(VENV)/installed
+	$(BIN)/python -m benchmarks.against_qemu
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

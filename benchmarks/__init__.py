@@ -1,0 +1,1 @@
+"""One run against a peer each; prints ratios."""

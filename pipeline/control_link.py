@@ -1,0 +1,136 @@
+"""The control connection: one ZeroMQ socket around a Channel, a Session and a Liveness.
+
+Decides nothing: what is legal is the session's, what is a duplicate the channel's,
+when the peer is lost the liveness's business.
+"""
+
+from collections.abc import Iterator
+from time import monotonic_ns
+
+import zmq
+
+from pipeline.liveness import SILENCE_SECONDS, Liveness
+from protocol.channel import Channel, session_of
+from protocol.control import Alive, AnyMessage, Failed
+from protocol.errors import ConfigError, PeerLost, RemoteProtocolError
+from protocol.limits import MAX_CONTROL_BYTES
+from protocol.session import Role, Session
+from protocol.uri import Uri
+
+Context = zmq.Context[zmq.Socket[bytes]]
+LINGER_MS = 500
+"""How long a last word may take to leave; a cancel has a second in all."""
+
+
+class ControlLink:
+    """One end of the control connection; owned by the thread that made it."""
+
+    def __init__(self, role: Role, socket: zmq.Socket[bytes], route: list[bytes]) -> None:
+        self.socket = socket
+        self._route = route
+        self._channel: Channel | None = None
+        self.session = Session(role)
+        self._peer_name = "source" if role == "destination" else "destination"
+        self._liveness = Liveness(monotonic_ns())
+        self.patience_s = SILENCE_SECONDS
+
+    @classmethod
+    def connect(cls, context: Context, uri: Uri, session_id: bytes) -> "ControlLink":
+        """The source's end; a destination that is not there yet is waited for."""
+        socket = _socket(context, zmq.DEALER)
+        socket.connect(uri.endpoint)
+        link = cls("source", socket, [])
+        link._channel = Channel(session_id)
+        return link
+
+    @classmethod
+    def bind(cls, context: Context, uri: Uri) -> "ControlLink":
+        """The destination's end; ConfigError where the address cannot be had."""
+        socket = _socket(context, zmq.ROUTER)
+        try:
+            socket.bind(uri.endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise ConfigError(f"uri: cannot listen on {uri.endpoint}: {error.strerror}") from None
+        return cls("destination", socket, [])
+
+    @property
+    def endpoint(self) -> str:
+        """Where this end is bound."""
+        return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    @property
+    def session_id(self) -> bytes:
+        """The 16 bytes that name the session; empty before a source has come."""
+        return self._channel.session if self._channel else b""
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether the peer has heard everything."""
+        return self._channel is None or not self._channel.unacknowledged()
+
+    def send(self, message: AnyMessage) -> None:
+        """Say `message`; LocalProtocolError where the session forbids it."""
+        assert self._channel is not None, "nobody to talk to yet"
+        self.session.send(message)
+        self._liveness.spoke(monotonic_ns())
+        self.socket.send_multipart([*self._route, self._channel.outgoing(message)])
+
+    def receive(self) -> Iterator[AnyMessage]:
+        """What the peer has said by now, in order, each once."""
+        while True:
+            try:
+                *route, envelope = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message = self._maybe_open(route, envelope)
+            if message is not None:
+                self.session.receive(message)
+                yield message
+
+    def _maybe_open(self, route: list[bytes], envelope: bytes) -> AnyMessage | None:
+        if self._channel is None:
+            self._accept(route, envelope)
+        if self._channel is None or route != self._route:
+            return None
+        self._liveness.heard(monotonic_ns())
+        return self._channel.incoming(envelope)
+
+    def _accept(self, route: list[bytes], envelope: bytes) -> None:
+        """The first that speaks our protocol is the source; others are not heard."""
+        try:
+            session_id = session_of(envelope)
+        except RemoteProtocolError as error:
+            self._refuse(route, envelope, error)
+            return
+        self._route, self._channel = route, Channel(session_id)
+
+    def _refuse(self, route: list[bytes], envelope: bytes, error: RemoteProtocolError) -> None:
+        """Tell a stranger why, in an envelope that it may be able to read."""
+        answer = Channel(envelope[8:24].ljust(16, b"\0"))
+        self.socket.send_multipart(
+            [*route, answer.outgoing(Failed(reason=str(error), cancelled=False))]
+        )
+
+    def tick(self, now_ns: int) -> None:
+        """Send a heartbeat when one is due; PeerLost when the other end is silent."""
+        if self._channel is None:
+            self._liveness.heard(now_ns)
+            return
+        if self._liveness.owes_heartbeat(now_ns):
+            self.send(Alive())
+        if self._liveness.is_lost(now_ns, self.patience_s):
+            raise PeerLost(
+                f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
+            )
+
+    def close(self) -> None:
+        """Let the last word leave, then go. Idempotent."""
+        self.socket.close(LINGER_MS)
+
+
+def _socket(context: Context, kind: int) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    socket.ipv6 = True
+    socket.maxmsgsize = MAX_CONTROL_BYTES
+    return socket

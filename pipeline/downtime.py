@@ -1,0 +1,32 @@
+"""The downtime of one migration and its parts, in ms."""
+
+from time import monotonic_ns
+
+PARTS = ("last-round", "verify", "device-save", "transfer", "load", "start")
+
+
+class DowntimeClock:
+    """Runs from the stop of the guest to the word that it runs at the destination."""
+
+    def __init__(self) -> None:
+        self._began_ns = 0
+        self._lap_ns = 0
+        self.parts: dict[str, float] = {}
+        self.total_ms: float | None = None
+
+    def start(self) -> None:
+        """The guest is being stopped."""
+        self._began_ns = self._lap_ns = monotonic_ns()
+
+    def lap(self, part: str, *, other: str = "", other_ms: float = 0.0) -> None:
+        """The time since the last lap belongs to `part`, but for what `other` took of it."""
+        now_ns = monotonic_ns()
+        elapsed_ms = (now_ns - self._lap_ns) / 1e6
+        self._lap_ns = now_ns
+        self.parts[part] = self.parts.get(part, 0.0) + elapsed_ms - other_ms
+        if other:
+            self.parts[other] = other_ms
+
+    def stop(self) -> None:
+        """The guest runs at the destination."""
+        self.total_ms = (monotonic_ns() - self._began_ns) / 1e6

@@ -1,0 +1,132 @@
+"""Memory that is a file: read while its writer goes on, or filled, with no guest in it.
+
+Knows nothing of what the memory means. Invariant: a file that was not made here is never
+removed, one that is mapped never truncated.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
+from pipeline.guests.memory import anonymous_memory, named_memory
+from pipeline.guests.writer import Writer
+from protocol.control import BlockInfo
+from protocol.devices import Section
+from protocol.errors import ConfigError, GuestError
+from protocol.limits import PAGE_BYTES
+
+BLOCK_NAME = "memory"
+
+
+class FileGuest:
+    """A SourceGuest: the file at `path` and the process that writes it, None where none does."""
+
+    kind = "file"
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        self._writer: Writer | None = None
+        self.name = str(path)
+        self.can_stop = pid is not None
+        self.blocks = [_open_block(path)]
+        try:
+            self._writer = None if pid is None else Writer(pid)
+        except GuestError:
+            self.close()
+            raise
+
+    def arm(self) -> list[Mapping]:
+        """Nothing: see `why_not_armed`."""
+        return []
+
+    def why_not_armed(self) -> str:
+        """Why the kernel does not track it."""
+        return "a file's writer does not register itself"
+
+    def stop(self) -> str:
+        """Stop the writer; a file without one is "paused", as nothing runs."""
+        return "paused" if self._writer is None else self._writer.stop()
+
+    def resume(self) -> None:
+        """Undo `stop`: a writer that was stopped before stays so."""
+        if self._writer is not None:
+            self._writer.resume()
+
+    def save_devices(self) -> list[Section]:
+        """A file has none."""
+        return []
+
+    def statistics(self) -> GuestStatistics:
+        """A file tells nothing."""
+        return GuestStatistics()
+
+    def close(self) -> None:
+        """Let go of file and writer, as they are. Idempotent."""
+        _close(self.blocks)
+        if self._writer is not None:
+            self._writer.close()
+
+
+class FileArrival:
+    """An ArrivingGuest: memory lands in `path`, or in a memory file without a name.
+
+    Made with mode 0600, or made to fit. What the file held before is the engine's to clear.
+    """
+
+    def __init__(self, path: Path | None, blocks: Sequence[BlockInfo]) -> None:
+        if len(blocks) != 1:
+            raise GuestError(f"a file takes one block of memory, {len(blocks)} came")
+        size_bytes = blocks[0].pages * PAGE_BYTES
+        self._path = path
+        self._created = False
+        if path is None:
+            fd = anonymous_memory(size_bytes)
+        else:
+            fd, self._created = named_memory(path, size_bytes, cleared=False)
+        self.blocks = [GuestBlock(blocks[0].name, blocks[0].pages, fd)]
+
+    def load_devices(self, sections: list[Section]) -> None:
+        """A file has none; GuestError where some came."""
+        if sections:
+            raise GuestError(f"a file takes no device state, {sections[0].name} came")
+
+    def start(self) -> bool:
+        """Nothing runs in a file."""
+        return False
+
+    def self_check(self) -> str | None:
+        """Nothing that could be checked."""
+        return None
+
+    def statistics(self) -> GuestStatistics:
+        """A file tells nothing."""
+        return GuestStatistics()
+
+    def close(self, *, arrived: bool) -> None:
+        """Let go of the file; without `arrived`, remove it if it was made here. Idempotent."""
+        _close(self.blocks)
+        if self._path is not None and self._created and not arrived:
+            self._path.unlink(missing_ok=True)
+
+
+def _open_block(path: Path) -> GuestBlock:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    status = os.fstat(fd)
+    pages, odd = divmod(status.st_size, PAGE_BYTES)
+    if stat.S_ISREG(status.st_mode) and pages and not odd:
+        return GuestBlock(BLOCK_NAME, pages, fd)
+    os.close(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is not a file that holds memory")
+    raise ConfigError(
+        f"{path} has {status.st_size} bytes; memory is a multiple of {PAGE_BYTES}, and not empty"
+    )
+
+
+def _close(blocks: list[GuestBlock]) -> None:
+    while blocks:
+        os.close(blocks.pop().fd)

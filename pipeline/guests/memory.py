@@ -1,0 +1,115 @@
+"""Memory files: how they are made, and the RAM of a guest process in one.
+
+Owns the rule that a file which some process has mapped is never truncated. Read and
+write by descriptor, not through the mapping: reading a hole that way allocates nothing.
+"""
+
+import mmap
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.guests.content import PAGE_WORDS, Words
+from protocol.errors import ConfigError, GuestError
+from protocol.limits import PAGE_BYTES
+
+
+def anonymous_memory(size_bytes: int) -> int:
+    """The descriptor of a new memory file without a name, mode 0600; the caller's."""
+    fd = os.memfd_create("pageferry-memory", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, size_bytes)
+    except OSError as error:
+        os.close(fd)
+        raise GuestError(f"memory of {size_bytes} bytes: {error.strerror}") from None
+    return fd
+
+
+def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> tuple[int, bool]:
+    """A descriptor of `path`, `size_bytes` long, the caller's; and whether it was made just now.
+
+    `cleared`: nothing of what it held is kept. ConfigError when it cannot be written, is
+    no file, or would have to be truncated while some process has it mapped.
+    """
+    fd, created = _open_or_create(path)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is not a file that memory can land in")
+        if cleared or status.st_size != size_bytes:
+            _refuse_if_mapped(path, status, size_bytes)
+            os.ftruncate(fd, 0 if cleared else size_bytes)
+            os.ftruncate(fd, size_bytes)
+    except (OSError, ConfigError) as error:
+        os.close(fd)
+        if created:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"{path}: {size_bytes} bytes: {error.strerror}") from None
+        raise
+    return fd, created
+
+
+def _open_or_create(path: Path) -> tuple[int, bool]:
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        except FileExistsError:
+            return os.open(path, flags), False
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _refuse_if_mapped(path: Path, status: os.stat_result, size_bytes: int) -> None:
+    pid = mapped_by(status)
+    if pid is not None:
+        raise ConfigError(
+            f"{path} has {status.st_size} bytes, memory of {size_bytes} is to land in it, and"
+            f" process {pid} has it mapped: such a file is never truncated"
+        )
+
+
+def mapped_by(status: os.stat_result) -> int | None:
+    """A process that has the file of `status` mapped, as far as we may look; else None."""
+    major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+    wanted = f" {major:02x}:{minor:02x} {status.st_ino} ".encode()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if wanted in maps.read_bytes():
+                return int(maps.parent.name)
+        except OSError:  # it ended meanwhile, or belongs to somebody else
+            continue
+    return None
+
+
+class GuestMemory:
+    """The RAM of a guest process: `pages` pages from offset 0 of `fd`, mapped shared.
+
+    `words` is the mapping as (pages, 512) uint64, `address` where it lies. `fd` stays the
+    caller's; the mapping goes with the last view of it.
+    """
+
+    def __init__(self, fd: int, pages: int) -> None:
+        self.fd = fd
+        self.pages = pages
+        mapping = mmap.mmap(fd, pages * PAGE_BYTES)
+        self.words: Words = np.frombuffer(mapping, np.uint64).reshape(pages, PAGE_WORDS)
+        self.address = self.words.ctypes.data
+
+    def read(self, first_page: int, out: Words) -> None:
+        """Copy the pages from `first_page` on into the rows of `out`; holes stay holes."""
+        got = os.preadv(self.fd, [out.reshape(-1).view(np.uint8).data], first_page * PAGE_BYTES)
+        if got != out.nbytes:
+            raise GuestError(f"{got} of {out.nbytes} bytes of guest memory at page {first_page}")
+
+    def write(self, first_page: int, pages: Words) -> None:
+        """Write the rows of `pages` that are not zero from `first_page` on."""
+        edges = np.diff(pages.any(axis=1).astype(np.int8), prepend=0, append=0)
+        runs = np.flatnonzero(edges).reshape(-1, 2).tolist()
+        for start, end in runs:
+            data = pages[start:end].reshape(-1).view(np.uint8).data
+            os.pwrite(self.fd, data, (first_page + start) * PAGE_BYTES)

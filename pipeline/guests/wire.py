@@ -1,0 +1,156 @@
+"""What the driver and the process of a synthetic guest say to each other.
+
+Requests and answers are msgspec structs in msgpack, one a packet on a SOCK_SEQPACKET
+socket, each with the number of its request: an answer that comes too late is known for
+one. Only `Described` comes with a file descriptor, that of the memory.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pipeline.guests.workload import Workload
+from protocol.devices import Section
+
+PACKET_BYTES = 128 << 10
+"""What a packet may be at most; the device state of a guest takes under 1 KiB."""
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class Request(Struct, frozen=True, tag=True):
+    """Base of the requests; the class name is the tag."""
+
+
+class Start(Request, frozen=True):
+    """First of all: make memory, in `path` or without a name. With a workload, fill it and
+    run; without one, wait to be filled."""
+
+    memory_bytes: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    workload: Workload | None
+    path: str | None
+
+
+class Describe(Request, frozen=True):
+    """Where the memory is: Described."""
+
+
+class Arm(Request, frozen=True):
+    """Register the memory for asynchronous write-protection: Armed. Idempotent."""
+
+
+class Stop(Request, frozen=True):
+    """Stop writing: Stopped."""
+
+
+class Resume(Request, frozen=True):
+    """Write on: Done. Idempotent."""
+
+
+class Save(Request, frozen=True):
+    """The device state of a stopped guest: Saved."""
+
+
+class Load(Request, frozen=True):
+    """Take this device state, stay paused: Done."""
+
+    sections: list[Section]
+
+
+class Check(Request, frozen=True):
+    """Prove the memory right: Checked."""
+
+
+class Statistics(Request, frozen=True):
+    """What was reached since the last time: Told."""
+
+
+class Quit(Request, frozen=True):
+    """End: Done, then the socket closes."""
+
+
+class Answer(Struct, frozen=True, tag=True):
+    """Base of the answers."""
+
+
+class Done(Answer, frozen=True):
+    """It is done."""
+
+
+class Made(Answer, frozen=True):
+    """The memory is there; `created`: so was the file it lies in not before."""
+
+    created: bool
+
+
+class Described(Answer, frozen=True):
+    """The one block; its descriptor comes along. `address`: where the process has it mapped."""
+
+    name: str
+    pages: int
+    address: int
+
+
+class Armed(Answer, frozen=True):
+    """None, or why the kernel refused."""
+
+    error: str | None
+
+
+class Stopped(Answer, frozen=True):
+    """The run state that it had: running or paused."""
+
+    run_state: str
+
+
+class Saved(Answer, frozen=True):
+    """The device state."""
+
+    sections: list[Section]
+
+
+class Checked(Answer, frozen=True):
+    """None, or which page is wrong and how."""
+
+    bad: str | None
+
+
+class Told(Answer, frozen=True):
+    """The fields of GuestStatistics."""
+
+    dirty_rate: float | None
+    gap_ms: float | None
+
+
+class Refused(Answer, frozen=True):
+    """It cannot be done, in one line."""
+
+    reason: str
+
+
+AnyRequest = (
+    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Quit
+)  # fmt: skip
+AnyAnswer = Done | Made | Described | Armed | Stopped | Saved | Checked | Told | Refused
+
+_ENCODER = msgspec.msgpack.Encoder()
+_REQUEST = msgspec.msgpack.Decoder(tuple[Number, AnyRequest])
+_ANSWER = msgspec.msgpack.Decoder(tuple[Number, AnyAnswer])
+
+
+def encode(numbered: tuple[int, Request | Answer]) -> bytes:
+    """A numbered request or answer as a packet."""
+    return _ENCODER.encode(numbered)
+
+
+def decode_request(packet: bytes) -> tuple[int, AnyRequest]:
+    """The request in `packet`; msgspec.DecodeError where there is none."""
+    numbered: tuple[int, AnyRequest] = _REQUEST.decode(packet)
+    return numbered
+
+
+def decode_answer(packet: bytes) -> tuple[int, AnyAnswer]:
+    """The answer in `packet`; msgspec.DecodeError where there is none."""
+    numbered: tuple[int, AnyAnswer] = _ANSWER.decode(packet)
+    return numbered

@@ -1,0 +1,240 @@
+"""What the destination has open while a guest arrives, and the ears of the receiver.
+
+One poll over the control connection and the decompress workers. Frames go to the
+reassembly, read-backs to idle workers; what the source says is kept until the
+receiver looks. Decides nothing.
+"""
+
+import os
+from collections.abc import Callable
+from threading import Event
+from time import monotonic_ns
+
+import zmq
+
+from pipeline.config import Parameters
+from pipeline.control_link import ControlLink
+from pipeline.extents import decode_extents
+from pipeline.guests.base import GuestBlock
+from pipeline.landing import Landing
+from pipeline.read_back import ReadBackList
+from pipeline.reassembly import GRANTS, Landed, Reassembly
+from protocol import control as c
+from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
+from protocol.frames import FrameLimits
+from protocol.limits import MAX_DEVICE_BYTES
+from protocol.session import UNENDABLE, Stage
+from protocol.uri import Uri
+from workers.decompress import DecompressSettings, decompress_worker
+from workers.memory import PassedFd, page_hashes, shared_memory
+from workers.messages import Arrived, Checked, FromWorker, Grant, Refused
+from workers.pages import ZERO_HASH, Hashes
+from workers.pool import Pool
+
+POLL_MS = 50
+WINDOW_BYTES = 8 << 20
+"""Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
+downtime, what is not out is a stage that starves."""
+
+APPLYING = (Stage.MOVING, Stage.VERIFYING)
+"""Where the session lets the destination acknowledge: the first frames of a round may be
+here before the message that opens it."""
+
+READ_BACK_PAGES = 4096
+"""Pages that land between two looks at what can be read back."""
+
+
+class IncomingEngine:
+    """The open parts of one incoming migration; owned by the receiver's thread.
+
+    `expected` is what the source says it sent, uint64 of shape (pages,) for each block,
+    shared with the workers; None without full verification.
+    """
+
+    reassembly: Reassembly
+
+    def __init__(self, cancel: Event) -> None:
+        self._cancel = cancel
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        self._fds: list[int] = []
+        self._landings: list[Landing] = []
+        self._asking: dict[int, int] = {}
+        self._pool: Pool | None = None
+        self._unplanned = 0
+        self._acknowledged = 0
+        self._decompress_ns = 0
+        self._read_back_ns = 0
+        self.read_back: ReadBackList | None = None
+        self.expected: list[Hashes] | None = None
+        self.hello: c.Hello | None = None
+        self.verify: c.Verify | None = None
+        self.devices = bytearray()
+        self.devices_complete = False
+        self.committed = False
+        self.cancellable = True
+
+    def listen(self, uri: Uri) -> str:
+        """Bind the control connection; where it is."""
+        self.link = ControlLink.bind(self._context, uri)
+        self._poller.register(self.link.socket, zmq.POLLIN)
+        return self.link.endpoint
+
+    def prepare(
+        self, uri: Uri, hello: c.Hello, blocks: list[GuestBlock], parameters: Parameters
+    ) -> None:
+        """Start the decompress workers over `blocks`, give them slots, welcome the source."""
+        block_pages = tuple(block.pages for block in blocks)
+        limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
+        workers = parameters.decompress_threads
+        window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
+        self._landings = [Landing(block) for block in blocks]
+        hashes = self._expect_hashes(block_pages) if hello.verify == "full" else None
+        self.reassembly = Reassembly(self._landings, limits, window, workers, self.expected)
+        self._pool = Pool(self._context, "decompress")
+        self._poller.register(self._pool.socket, zmq.POLLIN)
+        self._pool.start(
+            workers,
+            decompress_worker,
+            lambda address: DecompressSettings(
+                address=address,
+                endpoint=uri.data_endpoint(address.worker),
+                limits=limits,
+                slots=PassedFd(self.reassembly.fd),
+                memory=tuple(PassedFd(block.fd) for block in blocks),
+                hashes=hashes,
+            ),
+            self._tick,
+        )
+        for sentinel in self._pool.sentinels:
+            self._poller.register(sentinel, zmq.POLLIN)
+        for worker in self._pool.workers:
+            for _ in range(GRANTS):
+                self._pool.send(worker, Grant(self.reassembly.grant()))
+        endpoints = [self._pool.endpoints[worker] for worker in self._pool.workers]
+        self.link.send(c.Welcome(endpoints=endpoints, window=window))
+
+    def _expect_hashes(self, block_pages: tuple[int, ...]) -> PassedFd:
+        fd = shared_memory("expected", 8 * sum(block_pages))
+        self._fds.append(fd)
+        self.expected = page_hashes(fd, block_pages)
+        for table in self.expected:
+            table[:] = ZERO_HASH
+        self.read_back = ReadBackList(self._landings, self.expected)
+        return PassedFd(fd)
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Turn until `until` holds; the errors of workers, peer and user come out here."""
+        while not until():
+            self._turn()
+
+    def _turn(self) -> None:
+        ready = dict(self._poller.poll(POLL_MS))
+        if self._pool is not None:
+            for worker, message in self._pool.receive():
+                self._hear_worker(self._pool, worker, message)
+            if not ready.keys().isdisjoint(self._pool.sentinels):
+                self._pool.check()
+            self._acknowledge()
+            self._ask_idle(self._pool)
+        for peer_message in self.link.receive():
+            self._hear_peer(peer_message)
+        self._tick()
+
+    def _tick(self) -> None:
+        self.link.tick(monotonic_ns())
+        if self._cancel.is_set() and self.cancellable:
+            raise Cancelled("cancelled at the destination")
+
+    def _hear_worker(self, pool: Pool, worker: int, message: FromWorker) -> None:
+        match message:
+            case Arrived():
+                self._decompress_ns += message.busy_ns
+                landed = self.reassembly.take(message)
+                pool.send(worker, Grant(self.reassembly.grant()))
+                if self.read_back is not None:
+                    self._note_landed(self.read_back, landed)
+            case Checked():
+                assert self.read_back is not None
+                self._read_back_ns += message.busy_ns
+                self._asking[worker] -= 1
+                self.read_back.heard(message)
+            case Refused(reason=reason):
+                raise RemoteProtocolError(reason)
+            case _:
+                raise TypeError(f"not from a decompress worker: {message}")
+
+    def _note_landed(self, read_back: ReadBackList, landed: list[Landed]) -> None:
+        for block, pages in landed:
+            read_back.wrote(block, pages)
+            self._unplanned += len(pages)
+        if self._unplanned >= READ_BACK_PAGES:
+            self._unplanned = 0
+            read_back.plan()
+
+    def _acknowledge(self) -> None:
+        """Tell the source how far memory is, where it is further than it was told."""
+        applied = self.reassembly.applied
+        if applied == self._acknowledged or self.link.session.stage not in APPLYING:
+            return
+        self._acknowledged = applied
+        self.link.send(
+            c.Applied(
+                seq=applied,
+                decompress_ns=self._decompress_ns,
+                write_ns=self.reassembly.write_ns,
+                read_back_ns=self._read_back_ns,
+            )
+        )
+
+    def _ask_idle(self, pool: Pool) -> None:
+        """Give each worker that has none a piece of memory to read back."""
+        if self.read_back is None:
+            return
+        for worker in pool.workers:
+            if not self._asking.get(worker) and (job := self.read_back.maybe_next()):
+                self._asking[worker] = self._asking.get(worker, 0) + 1
+                pool.send(worker, job)
+
+    def _hear_peer(self, message: c.AnyMessage) -> None:
+        match message:
+            case c.Hello():
+                self.hello = message
+            case c.Holes(block=block, extents=extents):
+                self._clear(block, extents)
+            case c.Verify():
+                self.verify = message
+            case c.Devices(data=data, last=last):
+                self._take_devices(data, last=last)
+            case c.Commit():
+                self.committed = True
+            case c.Cancel(reason=reason, failed=failed):
+                raise PeerLost(f"the source failed: {reason}") if failed else Cancelled(reason)
+
+    def _clear(self, block: int, extents: bytes) -> None:
+        if block >= len(self._landings):
+            raise RemoteProtocolError(f"holes in unknown block {block}")
+        landing = self._landings[block]
+        landing.clear(decode_extents(extents, landing.pages))
+
+    def _take_devices(self, data: bytes, *, last: bool) -> None:
+        if len(self.devices) + len(data) > MAX_DEVICE_BYTES:
+            raise RemoteProtocolError(f"more than {MAX_DEVICE_BYTES} bytes of device state")
+        self.devices += data
+        self.devices_complete = last
+
+    def say_goodbye(self, reason: str, *, cancelled: bool) -> None:
+        """Tell the source that it is over, where one is there and does not know."""
+        stage = self.link.session.stage
+        if stage not in (Stage.IDLE, Stage.OVER) and stage not in UNENDABLE:
+            self.link.send(c.Failed(reason=reason[:4000], cancelled=cancelled))
+
+    def close(self) -> None:
+        """End workers, sockets and shared memory. Idempotent."""
+        if self._pool is not None:
+            self._pool.stop()
+            self.reassembly.close()
+        self.link.close()
+        self._context.destroy()
+        while self._fds:
+            os.close(self._fds.pop())

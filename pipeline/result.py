@@ -1,0 +1,170 @@
+"""The result of a migration: `query-migrate`'s fields and what is known beyond them.
+
+Filled by the engine when a migration has ended. Times are milliseconds, sizes
+bytes, shares 0 to 1; what was not reached is None (null).
+"""
+
+import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from protocol.status import Status
+
+GuestAlive = Literal["source", "destination", "none", "unknown"]
+
+
+class Part(Struct, rename="kebab", kw_only=True):
+    """Base of all parts: JSON names have dashes."""
+
+
+class Ram(Part):
+    """Memory: bytes on the wire, bytes of guest memory, pages; rates a second."""
+
+    transferred: int = 0
+    remaining: int = 0
+    total: int = 0
+    duplicate: int = 0
+    skipped: int = 0
+    normal: int = 0
+    normal_bytes: int = 0
+    dirty_pages_rate: int = 0
+    mbps: float = 0
+    dirty_sync_count: int = 0
+    page_size: int = 4096
+    pages_per_second: int = 0
+
+
+class Compression(Part):
+    """Pages that were compressed; `busy` counts batches that waited for a worker."""
+
+    pages: int = 0
+    busy: int = 0
+    busy_rate: float = 0
+    compressed_size: int = 0
+    compression_rate: float = 0
+
+
+class RoundResult(Part):
+    """One round; `bytes` of guest memory, `wire_bytes` as they travelled."""
+
+    round_no: int = field(name="round")
+    pages: int
+    zero_pages: int
+    bytes: int
+    wire_bytes: int
+    ms: int
+    dirty_pages_rate: int
+
+
+class DowntimeParts(Part):
+    """What the downtime went to."""
+
+    last_round: int | None = None
+    verify: int | None = None
+    device_save: int | None = None
+    transfer: int | None = None
+    load: int | None = None
+    start: int | None = None
+
+
+class Shares(Part):
+    """Of a stage's time: working, waiting for input, waiting for the next stage."""
+
+    busy: float
+    starved: float | None = None
+    blocked: float | None = None
+
+
+class Stages(Part):
+    """The stages, in the order in which a page passes them."""
+
+    scan: Shares | None = None
+    compress: Shares | None = None
+    send: Shares | None = None
+    receive: Shares | None = None
+    decompress: Shares | None = None
+    write: Shares | None = None
+
+
+class Result(Part):
+    """All of it. `verified`: True for full, "frames", None for off, False.
+
+    `guest_gap` is the time between the guest's last stamp at the source and its first
+    at the destination; `self_check` is "clean" or what is wrong.
+    """
+
+    status: Status = Status.NONE
+    total_time: int | None = None
+    downtime: int | None = None
+    setup_time: int | None = None
+    expected_downtime: int | None = None
+    ram: Ram | None = None
+    compression: Compression | None = None
+    name: str | None = None
+    session: str | None = None
+    verified: bool | Literal["frames"] | None = None
+    guest_alive: GuestAlive | None = None
+    tracker: str | None = None
+    tracker_reason: str | None = None
+    rounds: list[RoundResult] = []
+    downtime_parts: DowntimeParts | None = None
+    stages: Stages | None = None
+    bottleneck: str | None = None
+    guest_dirty_rate: float | None = None
+    guest_gap: float | None = None
+    self_check: str | None = None
+    redone: int = 0
+    error_desc: str | None = None
+
+
+def verified(verify: str) -> bool | Literal["frames"] | None:
+    """What a completed migration with `verify: full | frames | off` says of its memory."""
+    if verify == "full":
+        return True
+    return "frames" if verify == "frames" else None
+
+
+def encode_result(result: Result) -> str:
+    """`result` as indented JSON with a line end."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"
+
+
+def write_result(result: Result, path: str) -> None:
+    """`result` as JSON to the file `path`, whole or not at all; "-" is standard output.
+
+    What is no regular file (a pipe, /dev/null) is written to, not replaced. OSError
+    where that cannot be done.
+    """
+    text = encode_result(result)
+    target = Path(path).resolve()
+    if path == "-":
+        sys.stdout.write(text)
+    elif target.exists() and not target.is_file():
+        target.write_text(text)
+    else:
+        _replace(target, text)
+
+
+def _replace(target: Path, text: str) -> None:
+    with NamedTemporaryFile("w", dir=target.parent, prefix=".pageferry-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink()
+            raise
+
+
+def exit_code(result: Result) -> int:
+    """0 completed, verified as far as asked for and clean; 130 cancelled; else 1."""
+    if result.status is Status.CANCELLED:
+        return 130
+    good = result.verified is not False and result.self_check in (None, "clean")
+    return 0 if result.status is Status.COMPLETED and good else 1

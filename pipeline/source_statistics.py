@@ -1,0 +1,112 @@
+"""What the source counts while a migration runs, and the figures made of it."""
+
+from dataclasses import dataclass, field
+from time import monotonic_ns
+
+from protocol.control import Applied
+from protocol.limits import PAGE_BYTES
+from workers.messages import Scanned, Sent
+
+RATE_PERIOD_NS = 1_000_000_000
+
+
+@dataclass
+class RoundCount:
+    """One round; pages and bytes of guest memory, bytes on the wire."""
+
+    round_no: int
+    pages: int
+    began_ns: int
+    dirty_pages_rate: float
+    zero_pages: int = 0
+    data_pages: int = 0
+    wire_bytes: int = 0
+    ended_ns: int = 0
+
+
+@dataclass
+class SourceStatistics:
+    """Counters of one migration, written by the coordinator alone; times in ns."""
+
+    total_pages: int
+    lanes: int = 1
+    wire_bytes: int = 0
+    zero_pages: int = 0
+    data_pages: int = 0
+    skipped_pages: int = 0
+    compressed_pages: int = 0
+    compressed_bytes: int = 0
+    planned_pages: int = 0
+    applied_pages: int = 0
+    scan_ns: int = 0
+    hash_ns: int = 0
+    hashed_pages: int = 0
+    compress_ns: int = 0
+    send_ns: int = 0
+    decompress_ns: int = 0
+    write_ns: int = 0
+    read_back_ns: int = 0
+    dirty_pages_rate: float = 0.0
+    dirty_sync_count: int = 0
+    rounds: list[RoundCount] = field(default_factory=list)
+    _scanned_ns: int = field(default_factory=monotonic_ns)
+    _dirtied_pages: int = 0
+
+    def start_round(self, pages: int) -> None:
+        """A round of `pages` pages begins."""
+        self.planned_pages += pages
+        self.rounds.append(
+            RoundCount(len(self.rounds) + 1, pages, monotonic_ns(), self.dirty_pages_rate)
+        )
+
+    def count_scan(self, dirty_pages: int, now_ns: int) -> None:
+        """A scan found `dirty_pages`; at most once a second it gives a new dirty rate."""
+        self.dirty_sync_count += 1
+        self._dirtied_pages += dirty_pages
+        elapsed_ns = now_ns - self._scanned_ns
+        if elapsed_ns >= RATE_PERIOD_NS or not self.dirty_pages_rate:
+            self.dirty_pages_rate = self._dirtied_pages / (elapsed_ns / 1e9)
+            self._scanned_ns, self._dirtied_pages = now_ns, 0
+
+    def end_round(self) -> None:
+        """All of the round is applied."""
+        self.rounds[-1].ended_ns = monotonic_ns()
+
+    def add_sent(self, sent: Sent, pages: int) -> None:
+        """A frame of a batch of `pages` pages left its worker."""
+        current = self.rounds[-1]
+        for count in (self, current):
+            count.wire_bytes += sent.wire_bytes
+            count.zero_pages += sent.zero_pages
+            count.data_pages += sent.data_pages
+        self.skipped_pages += pages - sent.zero_pages - sent.data_pages
+        if sent.compressed:
+            self.compressed_pages += sent.data_pages
+            self.compressed_bytes += sent.payload_bytes
+        self.hashed_pages += pages
+        self.hash_ns += sent.hash_ns
+        self.compress_ns += sent.compress_ns
+        self.send_ns += sent.blocked_ns
+
+    def add_scanned(self, scanned: Scanned, pages: int) -> None:
+        """A scan job over `pages` pages came back."""
+        self.scan_ns += scanned.busy_ns
+        self.hash_ns += scanned.busy_ns
+        self.hashed_pages += pages
+
+    def add_applied(self, applied: Applied, pages: int) -> None:
+        """`pages` more are in the destination's memory; its busy times so far."""
+        self.applied_pages += pages
+        self.decompress_ns = applied.decompress_ns
+        self.write_ns = applied.write_ns
+        self.read_back_ns = applied.read_back_ns
+
+    @property
+    def hash_ns_a_page(self) -> float:
+        """What reading and hashing a page costs a worker."""
+        return self.hash_ns / self.hashed_pages if self.hashed_pages else 0.0
+
+    @property
+    def ratio(self) -> float | None:
+        """Guest bytes to wire bytes of the data pages; None before there are any."""
+        return self.data_pages * PAGE_BYTES / self.wire_bytes if self.wire_bytes else None

@@ -1,0 +1,1 @@
+"""Which pages of a guest are dirty: the trackers and the kernel's primitives under them."""

@@ -1,0 +1,117 @@
+"""The codecs, behind one table: name → how a batch is compressed and decompressed.
+
+A decompressor fills a buffer of exactly the size that the frame's header implies
+and never allocates by what the compressed bytes themselves declare.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from zlib_ng import zlib_ng
+
+from protocol.errors import RemoteProtocolError
+from protocol.frames import Buffer, CodecId
+
+ZSTD_WINDOW_BYTES = 8 << 20
+"""The largest window a peer's zstd frame may ask for; level 9 uses 4 MiB."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`compress(data, level)` gives bytes; `decompress(data, size)` exactly `size` bytes."""
+
+    id: CodecId
+    compress: Callable[[Buffer, int], Buffer]
+    decompress: Callable[[Buffer, int], Buffer]
+
+
+def _stored(data: Buffer, _: int) -> Buffer:
+    return data
+
+
+def _zlib_decompress(data: Buffer, size: int) -> Buffer:
+    stream = zlib_ng.decompressobj()
+    raw: bytes = stream.decompress(data, size)
+    if not stream.eof or stream.unused_data:
+        raise ValueError("the stream does not end where it should")
+    return raw
+
+
+@cache
+def _zstd_compressor(level: int) -> Callable[[Buffer], bytes]:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level).compress
+
+
+def _zstd_compress(data: Buffer, level: int) -> Buffer:
+    return _zstd_compressor(level)(data)
+
+
+@cache
+def _zstd_decompress_into() -> Callable[[Buffer, memoryview], int]:
+    import zstandard
+
+    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+
+    def into(data: Buffer, target: memoryview) -> int:
+        with context.stream_reader(data) as reader:
+            return reader.readinto(target) + len(reader.read(1))
+
+    return into
+
+
+def _zstd_decompress(data: Buffer, size: int) -> Buffer:
+    raw = bytearray(size)
+    if _zstd_decompress_into()(data, memoryview(raw)) != size:
+        raise ValueError("the stream does not end where it should")
+    return raw
+
+
+def _lz4_compress(data: Buffer, _: int) -> Buffer:
+    import lz4.block
+
+    compressed: bytes = lz4.block.compress(data, store_size=False)
+    return compressed
+
+
+def _lz4_decompress(data: Buffer, size: int) -> Buffer:
+    import lz4.block
+
+    raw: bytes = lz4.block.decompress(data, uncompressed_size=size)
+    return raw
+
+
+CODECS: dict[str, Codec] = {
+    "none": Codec(CodecId.NONE, _stored, _stored),
+    "zlib": Codec(CodecId.ZLIB, zlib_ng.compress, _zlib_decompress),
+    "zstd": Codec(CodecId.ZSTD, _zstd_compress, _zstd_decompress),
+    "lz4": Codec(CodecId.LZ4, _lz4_compress, _lz4_decompress),
+}
+_BY_ID = {codec.id: codec for codec in CODECS.values()}
+
+
+def compress(name: str, data: Buffer, level: int) -> tuple[CodecId, Buffer]:
+    """`data` compressed, and by what: what does not shrink stays as it is, uncopied."""
+    codec = CODECS[name]
+    if codec.id is CodecId.NONE or not len(data):
+        return CodecId.NONE, data
+    packed = codec.compress(data, level)
+    return (codec.id, packed) if len(packed) < len(data) else (CodecId.NONE, data)
+
+
+def decompress(codec: CodecId, data: Buffer, target: memoryview) -> None:
+    """Fill `target` with what `data` unpacks to.
+
+    RemoteProtocolError when that is not exactly as long, or does not unpack at all.
+    """
+    try:
+        raw = _BY_ID[codec].decompress(data, len(target))
+    except Exception as error:  # each library has errors of its own
+        raise RemoteProtocolError(f"{codec.name.lower()} data does not unpack: {error}") from None
+    if len(raw) != len(target):
+        raise RemoteProtocolError(
+            f"{codec.name.lower()} data unpacks to {len(raw)} bytes, {len(target)} expected"
+        )
+    target[:] = raw

@@ -1,0 +1,177 @@
+"""A compress worker: pages in, frames out.
+
+Copies a batch out of the guest's memory first; zero test, hash and compression then
+all see the same bytes, whatever the guest writes meanwhile. Exactly one frame a job,
+possibly empty, straight to the decompress worker that the job names.
+"""
+
+from dataclasses import dataclass
+from time import monotonic_ns, thread_time_ns
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from protocol.frames import Batch, Buffer, PageKind, encode_batch, encode_hello
+from workers.codecs import compress
+from workers.link import PoolAddress, PoolLink, work
+from workers.live import LiveSettings
+from workers.memory import PassedFd, maybe_page_hashes
+from workers.messages import Connect, ScanJob, Scanned, SendJob, Sent, Stop, Up
+from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing
+
+DATA_HIGH_WATER = 4
+"""Frames that may wait in each connection's queue, so that a slow link is felt here."""
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """What a compress worker is started with. Descriptors are duplicates of its own.
+
+    `hashes` is the table of what was last sent, 8 bytes a page, or None when neither
+    tracker nor verification needs it.
+    """
+
+    address: PoolAddress
+    session: bytes
+    codec: str
+    batch_pages: int
+    content_digest: bool
+    block_pages: tuple[int, ...]
+    memory: tuple[PassedFd, ...]
+    hashes: PassedFd | None
+    live: PassedFd
+
+
+def compress_worker(settings: CompressSettings) -> None:
+    """The body of a compress worker process."""
+    work(settings.address, lambda context, link: CompressWorker(settings, context, link).run())
+
+
+class CompressWorker:
+    """One compress worker; all of it belongs to its only thread."""
+
+    def __init__(
+        self,
+        settings: CompressSettings,
+        context: zmq.Context[zmq.Socket[bytes]],
+        link: PoolLink,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._link = link
+        self._live = LiveSettings(settings.live.fd)
+        self._buffer = PageBuffer(settings.batch_pages)
+        self._hasher = TableHasher()
+        self._lanes: list[zmq.Socket[bytes]] = []
+        self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
+
+    def run(self) -> None:
+        """Do what the pool asks until it says stop."""
+        self._link.send(Up(""))
+        while True:
+            self._link.wait_for_message()
+            while (message := self._link.maybe_receive()) is not None:
+                match message:
+                    case SendJob():
+                        self._send(message)
+                    case ScanJob():
+                        self._scan(message)
+                    case Connect(endpoints):
+                        self._lanes = [self._connect(endpoint) for endpoint in endpoints]
+                    case Stop():
+                        return
+                    case _:
+                        raise TypeError(f"not for a compress worker: {message}")
+
+    def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
+        lane = self._context.socket(zmq.DEALER)
+        lane.sndhwm = DATA_HIGH_WATER
+        lane.linger = 0
+        lane.connect(endpoint)
+        lane.send_multipart([encode_hello(self._settings.session, self._settings.address.worker)])
+        return lane
+
+    def _scan(self, job: ScanJob) -> None:
+        began = thread_time_ns()
+        assert self._tables is not None, "a scan by hash needs the table"
+        fd = self._settings.memory[job.block].fd
+        pages = np.arange(job.first, job.first + job.count, dtype=np.uint32)
+        changed = self._hasher.differing(fd, pages, self._tables[job.block])
+        self._link.send(Scanned(job.job, changed.tobytes(), thread_time_ns() - began))
+
+    def _send(self, job: SendJob) -> None:
+        began = thread_time_ns()
+        pages = np.frombuffer(job.pages, np.uint32)
+        self._buffer.read(self._settings.memory[job.block].fd, pages)
+        nonzero = self._buffer.nonzero(len(pages))
+        wanted = np.ones(len(pages), np.bool_)
+        hashes = None
+        if self._tables is not None:
+            hashes = self._buffer.hashes(nonzero)
+            wanted = self._note(job, pages, hashes)
+        hashed = thread_time_ns()
+        batch = self._batch(job, pages, nonzero, wanted, hashes)
+        head = encode_batch(batch, content_digest=self._settings.content_digest)
+        compressed = thread_time_ns()
+        blocked_ns = self._transmit(job.lane, head, batch.payload)
+        self._link.send(
+            Sent(
+                seq=job.seq,
+                attempt=job.attempt,
+                zero_pages=len(batch.pages) - batch.data_pages,
+                data_pages=batch.data_pages,
+                wire_bytes=len(head) + len(batch.payload),
+                payload_bytes=len(batch.payload),
+                compressed=len(batch.payload) < batch.data_pages * 4096,
+                hash_ns=hashed - began,
+                compress_ns=compressed - hashed,
+                blocked_ns=blocked_ns,
+            )
+        )
+
+    def _note(self, job: SendJob, pages: Pages, hashes: Hashes) -> NDArray[np.bool_]:
+        """Write what is sent now into the table; which pages are worth sending."""
+        assert self._tables is not None
+        table = self._tables[job.block]
+        redone = job.attempt > 0
+        wanted = np.ones(len(pages), np.bool_) if redone else differing(hashes, table[pages])
+        table[pages] = hashes if job.settled or not redone else VOID_HASH
+        return wanted
+
+    def _batch(
+        self,
+        job: SendJob,
+        pages: Pages,
+        nonzero: NDArray[np.bool_],
+        wanted: NDArray[np.bool_],
+        hashes: Hashes | None,
+    ) -> Batch:
+        data = nonzero & wanted
+        codec, payload = compress(self._settings.codec, self._buffer.gather(data), self._live.level)
+        return Batch(
+            session=self._settings.session,
+            seq=job.seq,
+            attempt=job.attempt,
+            round_no=job.round_no,
+            block=job.block,
+            codec=codec,
+            pages=pages[wanted],
+            kinds=np.where(nonzero[wanted], PageKind.DATA, PageKind.ZERO).astype(np.uint8),
+            hashes=None if hashes is None else hashes[data],
+            payload=payload,
+        )
+
+    def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:
+        """Send one frame when the wire limit and the link let it; how long that took, in ns."""
+        socket, began = self._lanes[lane], monotonic_ns()
+        pause_ns = self._live.draw(len(head) + len(payload), began)
+        if pause_ns:
+            self._link.wait(timeout_ms=-(-pause_ns // 1_000_000))
+        while True:
+            try:
+                socket.send_multipart([head, payload], zmq.NOBLOCK)
+            except zmq.Again:
+                self._link.wait((socket, zmq.POLLOUT))
+            else:
+                return monotonic_ns() - began

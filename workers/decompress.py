@@ -1,0 +1,151 @@
+"""A decompress worker: frames in, slots out; between frames it reads memory back.
+
+Listens on an endpoint of its own. A frame is checked, decompressed into a slot of
+shared memory that the receiver has granted, and reported; without a slot nothing is
+read from the network, so that a slow receiver is felt at the source.
+"""
+
+from dataclasses import dataclass
+from time import thread_time_ns
+
+import numpy as np
+import zmq
+
+from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
+from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello
+from protocol.limits import PAGE_BYTES
+from workers.codecs import decompress
+from workers.link import PoolAddress, PoolLink, work
+from workers.memory import PassedFd, mapped_bytes, maybe_page_hashes
+from workers.messages import Arrived, Checked, Grant, ReadBack, Refused, Stop, Up
+from workers.pages import TableHasher
+
+DATA_HIGH_WATER = 2
+"""Frames that may wait in each connection's queue; the window bounds them all together."""
+
+
+@dataclass(frozen=True)
+class DecompressSettings:
+    """What a decompress worker is started with. Descriptors are duplicates of its own.
+
+    `hashes` is the table of what the source says it sent, or None without verification.
+    """
+
+    address: PoolAddress
+    endpoint: str
+    limits: FrameLimits
+    slots: PassedFd
+    memory: tuple[PassedFd, ...]
+    hashes: PassedFd | None
+
+
+def decompress_worker(settings: DecompressSettings) -> None:
+    """The body of a decompress worker process."""
+    work(settings.address, lambda context, link: DecompressWorker(settings, context, link).run())
+
+
+class DecompressWorker:
+    """One decompress worker; all of it belongs to its only thread."""
+
+    def __init__(
+        self,
+        settings: DecompressSettings,
+        context: zmq.Context[zmq.Socket[bytes]],
+        link: PoolLink,
+    ) -> None:
+        self._settings = settings
+        self._link = link
+        self._data = context.socket(zmq.ROUTER)
+        self._data.rcvhwm = DATA_HIGH_WATER
+        self._data.linger = 0
+        self._data.maxmsgsize = 2 * settings.limits.payload_bytes + settings.limits.head_bytes
+        self._greeted: set[bytes] = set()
+        self._slots = memoryview(mapped_bytes(settings.slots.fd))
+        self._granted: list[int] = []
+        self._read_backs: list[ReadBack] = []
+        self._hasher = TableHasher()
+        self._tables = maybe_page_hashes(settings.hashes, settings.limits.block_pages)
+
+    def run(self) -> None:
+        """Take frames and grants until the pool says stop."""
+        self._data.bind(self._settings.endpoint)
+        self._link.send(Up(self._data.getsockopt_string(zmq.LAST_ENDPOINT)))
+        while self._hear():
+            if self._granted and self._maybe_take_frame():
+                continue
+            if self._read_backs:
+                self._read_back(self._read_backs.pop(0))
+            else:
+                self._link.wait_for_message(*([self._data] if self._granted else []))
+
+    def _hear(self) -> bool:
+        """Take what the pool says; False when it says stop."""
+        while (message := self._link.maybe_receive()) is not None:
+            match message:
+                case Grant(slot):
+                    self._granted.append(slot)
+                case ReadBack():
+                    self._read_backs.append(message)
+                case Stop():
+                    return False
+                case _:
+                    raise TypeError(f"not for a decompress worker: {message}")
+        return True
+
+    def _maybe_take_frame(self) -> bool:
+        try:
+            peer, *parts = self._data.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        began = thread_time_ns()
+        try:
+            self._take(peer.bytes, [part.buffer for part in parts], began)
+        except MigrationError as error:
+            self._link.send(Refused(str(error), isinstance(error, FrameDamaged)))
+        return True
+
+    def _take(self, peer: bytes, parts: list[memoryview], began: int) -> None:
+        if peer not in self._greeted:
+            self._greet(peer, parts)
+            return
+        if len(parts) != 2:
+            raise RemoteProtocolError(f"a frame of {len(parts)} parts, a batch has 2")
+        batch = decode_batch(parts[0], parts[1], self._settings.limits)
+        slot = self._granted[-1]
+        decompress(batch.codec, batch.payload, self._target(slot, batch))
+        self._granted.pop()
+        self._link.send(_report(batch, slot, thread_time_ns() - began))
+
+    def _greet(self, peer: bytes, parts: list[memoryview]) -> None:
+        """Let a connection in that opens with this session's hello; ignore any other."""
+        try:
+            decode_hello(parts[0], self._settings.limits.session)
+        except RemoteProtocolError:
+            return
+        self._greeted.add(peer)
+
+    def _target(self, slot: int, batch: Batch) -> memoryview:
+        start = slot * self._settings.limits.payload_bytes
+        return self._slots[start : start + batch.data_pages * PAGE_BYTES]
+
+    def _read_back(self, job: ReadBack) -> None:
+        began = thread_time_ns()
+        assert self._tables is not None, "reading back needs the table"
+        pages = np.frombuffer(job.pages, np.uint32)
+        fd = self._settings.memory[job.block].fd
+        wrong = self._hasher.differing(fd, pages, self._tables[job.block])
+        self._link.send(Checked(job.job, wrong.tobytes(), thread_time_ns() - began))
+
+
+def _report(batch: Batch, slot: int, busy_ns: int) -> Arrived:
+    return Arrived(
+        seq=batch.seq,
+        attempt=batch.attempt,
+        round_no=batch.round_no,
+        block=batch.block,
+        slot=slot,
+        pages=batch.pages.tobytes(),
+        kinds=batch.kinds.tobytes(),
+        hashes=None if batch.hashes is None else batch.hashes.tobytes(),
+        busy_ns=busy_ns,
+    )

@@ -1,0 +1,101 @@
+"""A worker's side of its pool: the socket to it, and the watch on the process behind it.
+
+A worker outlives nobody: when the process that started it is gone, so is the worker,
+and it takes the pool's folder of sockets with it.
+"""
+
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from protocol.errors import MigrationError
+from workers.memory import keep_large_allocations
+from workers.messages import Broken, FromWorker, ToWorker, decode_to_worker, encode
+
+
+@dataclass(frozen=True)
+class PoolAddress:
+    """Where a worker finds its pool, and its number in it."""
+
+    folder: Path
+    worker: int
+
+    @property
+    def endpoint(self) -> str:
+        """The pool's socket."""
+        return f"ipc://{self.folder / 'pool'}"
+
+
+class PoolGone(BaseException):
+    """The process that started this worker has ended."""
+
+
+class PoolLink:
+    """The connection of one worker to its pool; owned by the worker's only thread."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: PoolAddress) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.identity = address.worker.to_bytes(4, "little")
+        self._socket.linger = 1000
+        self._socket.connect(address.endpoint)
+        self._poller = zmq.Poller()
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "a worker is started by a pool"
+        self._sentinel = parent.sentinel
+        self._poller.register(self._sentinel, zmq.POLLIN)
+
+    def wait(self, *sockets: tuple[zmq.Socket[bytes], int], timeout_ms: int | None = None) -> bool:
+        """Wait until one of `sockets` is ready for its event; False when the time is up.
+
+        PoolGone as soon as the pool's process has ended.
+        """
+        for socket, event in sockets:
+            self._poller.register(socket, event)
+        try:
+            ready = dict(self._poller.poll(timeout_ms))
+        finally:
+            for socket, _ in sockets:
+                self._poller.unregister(socket)
+        if self._sentinel in ready:
+            raise PoolGone
+        return bool(ready)
+
+    def wait_for_message(self, *others: zmq.Socket[bytes]) -> None:
+        """Wait until the pool, or one of `others`, has something to say."""
+        self.wait((self._socket, zmq.POLLIN), *((other, zmq.POLLIN) for other in others))
+
+    def maybe_receive(self) -> ToWorker | None:
+        """The next message of the pool, if there is one."""
+        try:
+            return decode_to_worker(self._socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return None
+
+    def send(self, message: FromWorker) -> None:
+        """Tell the pool."""
+        self._socket.send(encode(message))
+
+
+def work(address: PoolAddress, body: Callable[[Any, PoolLink], None]) -> None:
+    """Run `body(context, link)` as a worker process: signals, allocator, errors, the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_large_allocations()
+    with zmq.Context() as context:
+        link = PoolLink(context, address)
+        try:
+            body(context, link)
+        except PoolGone:
+            shutil.rmtree(address.folder, ignore_errors=True)
+        except (MigrationError, OSError) as error:
+            link.send(Broken(type(error).__name__, str(error)))
+        except Exception as error:
+            link.send(Broken("WorkerError", f"{type(error).__name__}: {error}"))
+            raise
+        finally:
+            context.destroy()

@@ -1,0 +1,62 @@
+"""Settings that change while workers run, in memory that coordinator and workers share.
+
+The wire limit is one bucket for all workers of a coordinator, 50 ms deep; a frame
+larger than what is left goes into debt, so that the next one waits longer.
+"""
+
+import fcntl
+
+import numpy as np
+
+from workers.memory import mapped_bytes, shared_memory
+
+DEPTH_NS = 50_000_000
+_RATE, _EMPTY_AT, _LEVEL, _WORDS = range(4)
+
+
+class LiveSettings:
+    """Wire rate and compress level; the coordinator writes, workers read.
+
+    `fd` is the caller's. A worker that dies while it holds the lock gives it back:
+    the kernel drops a record lock with its process.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._words = mapped_bytes(fd)[: _WORDS * 8].view(np.int64)
+
+    @staticmethod
+    def memory() -> int:
+        """A fresh descriptor to make one of."""
+        return shared_memory("live", _WORDS * 8)
+
+    @property
+    def level(self) -> int:
+        """The compress level, 0..9."""
+        return int(self._words[_LEVEL])
+
+    @level.setter
+    def level(self, level: int) -> None:
+        self._words[_LEVEL] = level
+
+    @property
+    def rate(self) -> int:
+        """The wire limit in bytes/s; 0 is none."""
+        return int(self._words[_RATE])
+
+    @rate.setter
+    def rate(self, rate: int) -> None:
+        self._words[_RATE] = rate
+
+    def draw(self, frame_bytes: int, now_ns: int) -> int:
+        """Take `frame_bytes` out of the bucket; how long to wait before sending them, in ns."""
+        rate = self.rate
+        if not rate:
+            return 0
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            leaves_at = max(int(self._words[_EMPTY_AT]), now_ns - DEPTH_NS)
+            self._words[_EMPTY_AT] = leaves_at + frame_bytes * 1_000_000_000 // rate
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        return max(0, leaves_at - now_ns)

@@ -1,0 +1,116 @@
+"""Pages of guest memory: read, written, tested for zero and hashed, a batch at a time.
+
+Reads and writes go by descriptor, a run of neighbouring pages in one call: a first
+write to a fresh page costs 0.45 s per GiB that way and 1.2 s through a mapping.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import compress, pairwise
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from protocol.errors import GuestError
+from protocol.limits import PAGE_BYTES
+
+WORDS_A_PAGE = PAGE_BYTES // 8
+VOID_HASH = 0
+"""Stands in a table for a page whose hash is not known; never counts as equal."""
+HASH_PIECE_PAGES = 64
+"""256 KiB: read, tested and hashed while they are in the core's own cache."""
+ZERO_HASH = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES))
+
+Pages = NDArray[np.uint32]
+Hashes = NDArray[np.uint64]
+
+
+def runs(pages: Pages) -> Iterator[tuple[int, int]]:
+    """The runs of neighbours in rising `pages`, as (start, end) positions in it."""
+    breaks = np.flatnonzero(np.diff(pages) != 1) + 1
+    return pairwise((0, *breaks.tolist(), len(pages))) if len(pages) else iter(())
+
+
+class PageBuffer:
+    """A reused buffer of `capacity` pages; whoever holds it owns what it contains.
+
+    `words` is uint64 of shape (capacity, 512). `memory` is any writable buffer, or
+    None to allocate one.
+    """
+
+    def __init__(self, capacity: int, memory: NDArray[np.uint8] | None = None) -> None:
+        flat = np.empty(capacity * PAGE_BYTES, np.uint8) if memory is None else memory
+        self.bytes = memoryview(flat)
+        self.words = flat.view(np.uint64).reshape(capacity, WORDS_A_PAGE)
+        self._views = [
+            self.bytes[start : start + PAGE_BYTES] for start in range(0, len(flat), PAGE_BYTES)
+        ]
+
+    def read(self, fd: int, pages: Pages) -> None:
+        """Fill the first len(pages) pages from `fd`; GuestError where the file is too short."""
+        for start, end in runs(pages):
+            target = self.bytes[start * PAGE_BYTES : end * PAGE_BYTES]
+            if os.preadv(fd, [target], int(pages[start]) * PAGE_BYTES) != len(target):
+                raise GuestError(f"guest memory ends before page {pages[end - 1]}: it has shrunk")
+
+    def write(self, fd: int, pages: Pages) -> None:
+        """Write the first len(pages) pages to `fd`; OSError as the system gives it."""
+        for start, end in runs(pages):
+            source = self.bytes[start * PAGE_BYTES : end * PAGE_BYTES]
+            written = os.pwrite(fd, source, int(pages[start]) * PAGE_BYTES)
+            if written != len(source):
+                raise OSError(f"wrote {written} of {len(source)} bytes of guest memory")
+
+    def nonzero(self, count: int) -> NDArray[np.bool_]:
+        """Which of the first `count` pages have a bit set, bool of shape (count,)."""
+        found: NDArray[np.bool_] = np.any(self.words[:count], axis=1)
+        return found
+
+    def hashes(self, nonzero: NDArray[np.bool_]) -> Hashes:
+        """XXH3-64 of the first len(nonzero) pages; zero pages are not read again."""
+        hashes = np.full(len(nonzero), ZERO_HASH, np.uint64)
+        digests = map(xxhash.xxh3_64_intdigest, compress(self._views, nonzero.tolist()))
+        hashes[nonzero] = np.fromiter(digests, np.uint64)
+        return hashes
+
+    def gather(self, wanted: NDArray[np.bool_]) -> memoryview:
+        """The bytes of the wanted pages among the first len(wanted); no copy where all are."""
+        if wanted.all():
+            return self.bytes[: len(wanted) * PAGE_BYTES]
+        return memoryview(self.words[: len(wanted)][wanted].reshape(-1).view(np.uint8))
+
+
+def differing(hashes: Hashes, table: Hashes) -> NDArray[np.bool_]:
+    """Which `hashes` are not those in `table`; a void entry always differs."""
+    return (hashes != table) | (table == VOID_HASH)
+
+
+class TableHasher:
+    """Compares pages of a block with a hash table; owns a buffer of HASH_PIECE_PAGES."""
+
+    def __init__(self) -> None:
+        self._buffer = PageBuffer(HASH_PIECE_PAGES)
+
+    def differing(self, fd: int, pages: Pages, table: Hashes) -> Pages:
+        """Those of rising `pages` whose hash is not the one in the block's `table`."""
+        starts = range(0, len(pages), HASH_PIECE_PAGES)
+        found = [
+            self._piece(fd, pages[start : start + HASH_PIECE_PAGES], table) for start in starts
+        ]
+        return np.concatenate(found)
+
+    def _piece(self, fd: int, pages: Pages, table: Hashes) -> Pages:
+        if _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
+            return pages[table[pages] != ZERO_HASH]
+        self._buffer.read(fd, pages)
+        hashes = self._buffer.hashes(self._buffer.nonzero(len(pages)))
+        return pages[differing(hashes, table[pages])]
+
+
+def _is_hole(fd: int, first: int, end: int) -> bool:
+    """Whether no page in first..end exists, so that reading it would be for nothing."""
+    try:
+        return os.lseek(fd, first * PAGE_BYTES, os.SEEK_DATA) >= end * PAGE_BYTES
+    except OSError:
+        return True
