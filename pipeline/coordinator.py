@@ -84,18 +84,18 @@ class Coordinator:
         )
 
     def _fixed_parts(self) -> FixedParts:
-        """What one pass over all hashes takes here, on the cores that the workers get."""
+        """What hashing takes here, on the cores that the workers get, and what follows it."""
         engine = self.engine
         if engine.hashes is None:
             return FixedParts(devices_ms=DEVICES_MS)
         cores = min(engine.config.parameters.compress_threads, len(os.sched_getaffinity(0)))
-        pass_ms = engine.existing_pages * engine.statistics.hash_ns_a_page / cores / 1e6
-        scans = not engine.tracking.scans
-        return FixedParts(
-            scan_ms=pass_ms if scans else 0.0,
-            verify_ms=0.0 if scans else pass_ms,
-            devices_ms=DEVICES_MS,
+        page_ms = engine.statistics.hash_ns_a_page / cores / 1e6
+        pass_ms, compare_ms = (
+            page_ms * pages for pages in (engine.existing_pages, engine.statistics.uncompared_pages)
         )
+        if engine.tracking.scans:
+            return FixedParts(0.0, pass_ms + compare_ms, DEVICES_MS)
+        return FixedParts(pass_ms, compare_ms, DEVICES_MS)
 
     def _switch_over(self) -> None:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate

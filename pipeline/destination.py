@@ -21,6 +21,7 @@ from protocol.errors import GuestError, RemoteProtocolError
 from protocol.limits import PAGE_BYTES
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
+from workers.pool import warm_up
 
 
 def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
@@ -41,6 +42,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
     )
     with cancelled_by_signals(receiver.cancel):
         structlog.get_logger().info("listening", socket_address=receiver.listen(uri))
+        warm_up()
         try:
             receiver.receive()
             return _keep(receiver, _result(receiver, status, timeline), stay)

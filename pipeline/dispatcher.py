@@ -53,7 +53,7 @@ class Dispatcher:
         self.round_no += 1
 
     def plan(self, batches: Iterable[Planned], pages: int) -> None:
-        """Give out `batches`, of `pages` in all, after those planned before; consumed as it goes."""
+        """Give out `batches`, of `pages` in all, behind those planned before; cut lazily."""
         self.pages_pending += pages
         self._planned = _chain(self._next_batch, self._planned, batches)
         self._next_batch = next(self._planned, None)

@@ -18,7 +18,7 @@ from pipeline.extents import decode_extents
 from pipeline.guests.base import GuestBlock
 from pipeline.landing import Landing
 from pipeline.read_back import ReadBackList
-from pipeline.reassembly import GRANTS, Landed, Reassembly
+from pipeline.reassembly import GRANTS, Reassembly
 from protocol import control as c
 from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
 from protocol.frames import FrameLimits
@@ -40,9 +40,6 @@ APPLYING = (Stage.MOVING, Stage.VERIFYING)
 """Where the session lets the destination acknowledge: the first frames of a round may be
 here before the message that opens it."""
 
-READ_BACK_PAGES = 4096
-"""Pages that land between two looks at what can be read back."""
-
 
 class IncomingEngine:
     """The open parts of one incoming migration; owned by the receiver's thread.
@@ -61,10 +58,8 @@ class IncomingEngine:
         self._landings: list[Landing] = []
         self._asking: dict[int, int] = {}
         self._pool: Pool | None = None
-        self._unplanned = 0
         self._acknowledged = 0
         self._decompress_ns = 0
-        self._read_back_ns = 0
         self.read_back: ReadBackList | None = None
         self.expected: list[Hashes] | None = None
         self.hello: c.Hello | None = None
@@ -153,24 +148,16 @@ class IncomingEngine:
                 landed = self.reassembly.take(message)
                 pool.send(worker, Grant(self.reassembly.grant()))
                 if self.read_back is not None:
-                    self._note_landed(self.read_back, landed)
+                    for block, pages in landed:
+                        self.read_back.wrote(block, pages)
             case Checked():
                 assert self.read_back is not None
-                self._read_back_ns += message.busy_ns
                 self._asking[worker] -= 1
                 self.read_back.heard(message)
             case Refused(reason=reason):
                 raise RemoteProtocolError(reason)
             case _:
                 raise TypeError(f"not from a decompress worker: {message}")
-
-    def _note_landed(self, read_back: ReadBackList, landed: list[Landed]) -> None:
-        for block, pages in landed:
-            read_back.wrote(block, pages)
-            self._unplanned += len(pages)
-        if self._unplanned >= READ_BACK_PAGES:
-            self._unplanned = 0
-            read_back.plan()
 
     def _acknowledge(self) -> None:
         """Tell the source how far memory is, where it is further than it was told."""
@@ -183,7 +170,7 @@ class IncomingEngine:
                 seq=applied,
                 decompress_ns=self._decompress_ns,
                 write_ns=self.reassembly.write_ns,
-                read_back_ns=self._read_back_ns,
+                uncompared=self.read_back.uncompared if self.read_back else 0,
             )
         )
 

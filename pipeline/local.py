@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 
 import msgspec
 
@@ -15,6 +17,7 @@ from protocol.errors import ConfigError, PeerLost
 from protocol.status import Status
 from protocol.uri import parse_uri
 
+START_SECONDS = 30.0
 END_SECONDS = 120.0
 """For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
 
@@ -28,6 +31,7 @@ def run(config: Config, config_args: list[str], observer: Observer) -> Result:
         uri = config.uri or f"unix:{folder}/control"
         there = _Destination(config_args, uri, Path(folder))
         try:
+            there.wait_until_up()
             here = migrate(config, parse_uri(uri), observer, watch=there.check)
             return _merged(here, there.result())
         finally:
@@ -40,7 +44,7 @@ class _Destination:
     def __init__(self, config_args: list[str], uri: str, folder: Path) -> None:
         self._json = folder / "result.json"
         self._words = folder / "stderr"
-        options = ["--uri", uri, "--json", str(self._json), "--quiet"]
+        options = ["--uri", uri, "--json", str(self._json)]
         with self._words.open("w") as words:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "incoming", *config_args, *options],
@@ -48,6 +52,14 @@ class _Destination:
                 stdout=subprocess.DEVNULL,
                 stderr=words,
             )
+
+    def wait_until_up(self) -> None:
+        """Wait until it listens, so that its start is not taken for the migration's setup."""
+        deadline = monotonic() + START_SECONDS
+        while "listening" not in self._words.read_text() and monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.01)
+            self.check()
 
     def check(self) -> None:
         """PeerLost, with its last words, when it has ended before its time.

@@ -14,6 +14,9 @@ from pipeline.landing import Landing
 from workers.messages import Checked, ReadBack
 from workers.pages import ZERO_HASH, Hashes, Pages
 
+PLAN_PAGES = 4096
+"""Pages that land between two looks at what can be read back."""
+
 PIECE_PAGES = 512
 """Pages in a job: 2 MiB, some 0.5 ms of a worker between two frames."""
 
@@ -28,7 +31,9 @@ class ReadBackList:
             np.zeros(len(table), np.bool_) for table in expected
         ]
         self._jobs: deque[ReadBack] = deque()
-        self._asked: dict[int, int] = {}
+        self._asked: dict[int, ReadBack] = {}
+        self._unplanned = 0
+        self._planned = 0
         self._number = 0
         self._wrong: list[NDArray[np.bool_]] = [
             np.zeros(len(table), np.bool_) for table in expected
@@ -38,13 +43,18 @@ class ReadBackList:
         """Pages were written: what was found out about them is void."""
         self._compared[block][pages] = False
         self._wrong[block][pages] = False
+        self._unplanned += len(pages)
+        if self._unplanned >= PLAN_PAGES:
+            self.plan()
 
     def plan(self) -> None:
         """Make jobs of all that was written and not compared since."""
+        self._unplanned = 0
         for block, landing in enumerate(self._landings):
             written = landing.written
             pages = written[~self._compared[block][written]]
             self._compared[block][pages] = True
+            self._planned += len(pages)
             for start in range(0, len(pages), PIECE_PAGES):
                 self._number += 1
                 piece = pages[start : start + PIECE_PAGES].tobytes()
@@ -55,14 +65,20 @@ class ReadBackList:
         if not self._jobs:
             return None
         job = self._jobs.popleft()
-        self._asked[job.job] = job.block
+        self._asked[job.job] = job
         return job
 
     def heard(self, message: Checked) -> None:
         """A job is done."""
-        block = self._asked.pop(message.job)
+        job = self._asked.pop(message.job)
+        self._planned -= len(job.pages) // 4
         wrong = np.frombuffer(message.pages, np.uint32)
-        self._wrong[block][wrong[self._compared[block][wrong]]] = True
+        self._wrong[job.block][wrong[self._compared[job.block][wrong]]] = True
+
+    @property
+    def uncompared(self) -> int:
+        """How many pages are still to be compared."""
+        return self._planned + self._unplanned
 
     @property
     def is_done(self) -> bool:

@@ -15,7 +15,7 @@ from pipeline.guests.base import ArrivingGuest
 from pipeline.incoming_engine import IncomingEngine
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
-from protocol.errors import Cancelled, IntegrityError, MigrationError
+from protocol.errors import Cancelled, GuestError, IntegrityError, MigrationError
 from protocol.limits import PAGES_A_MESSAGE
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -126,12 +126,21 @@ class Receiver:
         engine.wait(lambda: engine.committed)
         engine.cancellable = False
         began = monotonic_ns()
-        assert self.guest is not None
         if self._autostart and self._run_state == "running":
-            self.runs_here = self.guest.start()
+            self._start_guest()
         engine.link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=self.runs_here))
         deadline = monotonic_ns() + int(FAREWELL_SECONDS * 1e9)
         engine.wait(lambda: engine.link.all_acknowledged or monotonic_ns() > deadline)
+
+    def _start_guest(self) -> None:
+        """Start it; a definite no goes to the source where the guest is seen dead."""
+        assert self.guest is not None
+        try:
+            self.runs_here = self.guest.start()
+        except GuestError as error:
+            if self.guest.is_dead():
+                self.engine.link.send(c.NotStarted(reason=str(error)))
+            raise
 
     def _fail(self, error: Exception) -> None:
         cancelled = isinstance(error, Cancelled)

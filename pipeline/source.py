@@ -18,6 +18,7 @@ from pipeline.timeline import Timeline
 from pipeline.tracking.choice import start_tracking
 from protocol.status import StatusMachine
 from protocol.uri import Uri
+from workers.pool import warm_up
 
 PROGRESS_NS = 250_000_000
 
@@ -56,6 +57,7 @@ def migrate(
     here. `watch` is called at every tick and may raise a MigrationError. ConfigError
     for the user's mistakes; whatever else goes wrong is in the result.
     """
+    warm_up()
     own = make_guest(config) if guest is None else guest
     try:
         return _send(config, uri, observer, own, status or StatusMachine(), watch)

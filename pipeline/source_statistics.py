@@ -40,17 +40,18 @@ class SourceStatistics:
     applied_pages: int = 0
     scan_ns: int = 0
     hash_ns: int = 0
-    hashed_pages: int = 0
+    scanned_pages: int = 0
     compress_ns: int = 0
     send_ns: int = 0
     decompress_ns: int = 0
     write_ns: int = 0
-    read_back_ns: int = 0
+    uncompared_pages: int = 0
     dirty_pages_rate: float = 0.0
     dirty_sync_count: int = 0
     rounds: list[RoundCount] = field(default_factory=list)
     _scanned_ns: int = field(default_factory=monotonic_ns)
     _dirtied_pages: int = 0
+    _hash_pace: tuple[int, int] = (0, 0)
 
     def start_round(self, pages: int) -> None:
         """A round of `pages` pages begins."""
@@ -83,28 +84,34 @@ class SourceStatistics:
         if sent.compressed:
             self.compressed_pages += sent.data_pages
             self.compressed_bytes += sent.payload_bytes
-        self.hashed_pages += pages
         self.hash_ns += sent.hash_ns
+        if len(self.rounds) == 1:
+            self._hash_pace = (self._hash_pace[0] + sent.hash_ns, self._hash_pace[1] + pages)
         self.compress_ns += sent.compress_ns
         self.send_ns += sent.blocked_ns
 
     def add_scanned(self, scanned: Scanned, pages: int) -> None:
         """A scan job over `pages` pages came back."""
         self.scan_ns += scanned.busy_ns
-        self.hash_ns += scanned.busy_ns
-        self.hashed_pages += pages
+        self.scanned_pages += pages
 
     def add_applied(self, applied: Applied, pages: int) -> None:
         """`pages` more are in the destination's memory; its busy times so far."""
         self.applied_pages += pages
         self.decompress_ns = applied.decompress_ns
         self.write_ns = applied.write_ns
-        self.read_back_ns = applied.read_back_ns
+        self.uncompared_pages = applied.uncompared
 
     @property
     def hash_ns_a_page(self) -> float:
-        """What reading and hashing a page costs a worker."""
-        return self.hash_ns / self.hashed_pages if self.hashed_pages else 0.0
+        """What reading and hashing a page costs a worker.
+
+        By the scans, where there were any; else by the first round, whose batches are as
+        dense as a scan's ranges.
+        """
+        if self.scanned_pages:
+            return self.scan_ns / self.scanned_pages
+        return self._hash_pace[0] / self._hash_pace[1] if self._hash_pace[1] else 0.0
 
     @property
     def ratio(self) -> float | None:

@@ -79,12 +79,15 @@ class RoundStart(Message, frozen=True):
 
 
 class Applied(Message, frozen=True):
-    """Destination: every frame up to `seq` is in memory; busy times so far, in ns."""
+    """Destination: every frame up to `seq` is in memory; busy times so far, in ns.
+
+    `uncompared` pages are in memory and still to be read back.
+    """
 
     seq: Seq
     decompress_ns: Count
     write_ns: Count
-    read_back_ns: Count
+    uncompared: Count
 
 
 class Redo(Message, frozen=True):

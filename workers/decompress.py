@@ -129,12 +129,11 @@ class DecompressWorker:
         return self._slots[start : start + batch.data_pages * PAGE_BYTES]
 
     def _read_back(self, job: ReadBack) -> None:
-        began = thread_time_ns()
         assert self._tables is not None, "reading back needs the table"
         pages = np.frombuffer(job.pages, np.uint32)
         fd = self._settings.memory[job.block].fd
         wrong = self._hasher.differing(fd, pages, self._tables[job.block])
-        self._link.send(Checked(job.job, wrong.tobytes(), thread_time_ns() - began))
+        self._link.send(Checked(job.job, wrong.tobytes()))
 
 
 def _report(batch: Batch, slot: int, busy_ns: int) -> Arrived:

@@ -110,7 +110,6 @@ class Checked(PoolMessage, frozen=True):
 
     job: int
     pages: bytes
-    busy_ns: int
 
 
 class Refused(PoolMessage, frozen=True):

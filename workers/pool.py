@@ -8,7 +8,8 @@ import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -25,6 +26,18 @@ START_SECONDS = 20.0
 _PRELOAD = ["workers.compress", "workers.decompress", "zstandard", "lz4.block"]
 
 Settings = TypeVar("Settings")
+
+
+def _context() -> ForkServerContext:
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload(_PRELOAD)
+    return forkserver
+
+
+def warm_up() -> None:
+    """Start the fork server; it does its imports while the caller goes on."""
+    _context()
+    ensure_running()
 
 
 class Pool:
@@ -54,8 +67,7 @@ class Pool:
 
         `tick` is called all the while, so that the peer hears from this end.
         """
-        forkserver = multiprocessing.get_context("forkserver")
-        forkserver.set_forkserver_preload(_PRELOAD)
+        forkserver = _context()
         for worker in range(count):
             process = forkserver.Process(
                 target=body,

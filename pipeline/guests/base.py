@@ -94,6 +94,10 @@ class ArrivingGuest(Protocol):
         """Let it run; False where there is nothing that runs (a file)."""
         ...
 
+    def is_dead(self) -> bool:
+        """Whether its process is seen to have ended, so that it certainly does not run."""
+        ...
+
     def self_check(self) -> str | None:
         """None when its memory is right, else what is wrong."""
         ...

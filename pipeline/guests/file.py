@@ -95,6 +95,10 @@ class FileArrival:
         """Nothing runs in a file."""
         return False
 
+    def is_dead(self) -> bool:
+        """Nothing runs that could have ended."""
+        return False
+
     def self_check(self) -> str | None:
         """Nothing that could be checked."""
         return None

@@ -67,6 +67,10 @@ class _Machine:
             self._process.kill()
             self._process.wait()
 
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
     def _ask(self, request: wire.Request, within_s: float) -> tuple[wire.AnyAnswer, list[int]]:
         self._number += 1
         who = f"the guest process {self.pid}"
@@ -209,6 +213,10 @@ class SyntheticArrival(_Guest):
     def load_devices(self, sections: list[Section]) -> None:
         """Take the four sections and nothing else."""
         self._machine.ask(wire.Load(sections), wire.Done)
+
+    def is_dead(self) -> bool:
+        """Whether the machine's process has ended."""
+        return self._machine.is_dead()
 
     def start(self) -> bool:
         """Let it go on."""

@@ -38,7 +38,7 @@ MESSAGES: list[AnyMessage] = [
     c.Welcome(endpoints=["tcp://127.0.0.1:1", "ipc:///a.1"], window=10),
     c.Holes(block=1, extents=struct.pack("<QQ", 3, 4)),
     c.RoundStart(round_no=1, first_seq=1),
-    c.Applied(seq=3, decompress_ns=4, write_ns=5, read_back_ns=6),
+    c.Applied(seq=3, decompress_ns=4, write_ns=5, uncompared=6),
     c.Redo(seq=4, reason="damaged"),
     c.Verify(last_seq=9, digests=[0, 2**64 - 1]),
     c.Mismatch(block=0, pages=struct.pack("<I", 5)),

@@ -36,7 +36,7 @@ def test_golden_applied() -> None:
     """Catches: another encoding, order or tag on the wire."""
     golden = (
         "85a474797065a74170706c696564a373657103ad6465636f6d70726573735f6e7304"
-        "a877726974655f6e7305ac726561645f6261636b5f6e7306"
+        "a877726974655f6e7305aa756e636f6d706172656406"
     )
     assert encode_message(BY_NAME["Applied"]).hex() == golden
 
