@@ -6,7 +6,7 @@ receiver looks. Decides nothing.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event
 from time import monotonic_ns
 
@@ -36,6 +36,13 @@ WINDOW_BYTES = 8 << 20
 """Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
 downtime, what is not out is a stage that starves."""
 
+ACKNOWLEDGE_FRAMES = 8
+"""A quarter of the window: the source never waits for room, and hears an eighth of what it
+would if each frame were acknowledged (a control message costs both ends some 40 us)."""
+
+ACKNOWLEDGE_MS = 1
+"""How long an acknowledgement waits for more frames; what it adds to a fence."""
+
 APPLYING = (Stage.MOVING, Stage.VERIFYING)
 """Where the session lets the destination acknowledge: the first frames of a round may be
 here before the message that opens it."""
@@ -57,6 +64,7 @@ class IncomingEngine:
         self._fds: list[int] = []
         self._landings: list[Landing] = []
         self._asking: dict[int, int] = {}
+        self._used: dict[int, int] = {}
         self._pool: Pool | None = None
         self._acknowledged = 0
         self._decompress_ns = 0
@@ -104,8 +112,7 @@ class IncomingEngine:
         for sentinel in self._pool.sentinels:
             self._poller.register(sentinel, zmq.POLLIN)
         for worker in self._pool.workers:
-            for _ in range(GRANTS):
-                self._pool.send(worker, Grant(self.reassembly.grant()))
+            self._pool.send(worker, Grant(self.reassembly.grant(GRANTS)))
         endpoints = [self._pool.endpoints[worker] for worker in self._pool.workers]
         self.link.send(c.Welcome(endpoints=endpoints, window=window))
 
@@ -124,17 +131,23 @@ class IncomingEngine:
             self._turn()
 
     def _turn(self) -> None:
-        ready = dict(self._poller.poll(POLL_MS))
+        unacknowledged = self._pool is not None and self._unacknowledged
+        ready = dict(self._poller.poll(ACKNOWLEDGE_MS if unacknowledged else POLL_MS))
         if self._pool is not None:
-            for worker, message in self._pool.receive():
-                self._hear_worker(self._pool, worker, message)
-            if not ready.keys().isdisjoint(self._pool.sentinels):
-                self._pool.check()
-            self._acknowledge()
-            self._ask_idle(self._pool)
-        for peer_message in self.link.receive():
-            self._hear_peer(peer_message)
+            self._hear_workers(self._pool, ready)
+            self._acknowledge(idle=not ready)
+        if self.link.socket in ready:
+            for message in self.link.receive():
+                self._hear_peer(message)
         self._tick()
+
+    def _hear_workers(self, pool: Pool, ready: Mapping[object, int]) -> None:
+        if pool.socket in ready:
+            for worker, message in pool.receive():
+                self._hear_worker(pool, worker, message)
+        if not ready.keys().isdisjoint(pool.sentinels):
+            pool.check()
+        self._ask_idle(pool)
 
     def _tick(self) -> None:
         self.link.tick(monotonic_ns())
@@ -146,7 +159,7 @@ class IncomingEngine:
             case Arrived():
                 self._decompress_ns += message.busy_ns
                 landed = self.reassembly.take(message)
-                pool.send(worker, Grant(self.reassembly.grant()))
+                self._grant(pool, worker)
                 if self.read_back is not None:
                     for block, pages in landed:
                         self.read_back.wrote(block, pages)
@@ -159,12 +172,24 @@ class IncomingEngine:
             case _:
                 raise TypeError(f"not from a decompress worker: {message}")
 
-    def _acknowledge(self) -> None:
-        """Tell the source how far memory is, where it is further than it was told."""
-        applied = self.reassembly.applied
-        if applied == self._acknowledged or self.link.session.stage not in APPLYING:
+    def _grant(self, pool: Pool, worker: int) -> None:
+        """A worker has used a slot: give it two new ones for every two."""
+        self._used[worker] = self._used.get(worker, 0) + 1
+        if self._used[worker] == GRANTS // 2:
+            self._used[worker] = 0
+            pool.send(worker, Grant(self.reassembly.grant(GRANTS // 2)))
+
+    @property
+    def _unacknowledged(self) -> int:
+        """Frames that are in memory and that the source does not know of."""
+        return self.reassembly.applied - self._acknowledged
+
+    def _acknowledge(self, *, idle: bool) -> None:
+        """Tell the source how far memory is: every few frames, or when nothing more comes."""
+        due = 1 if idle else ACKNOWLEDGE_FRAMES
+        if self._unacknowledged < due or self.link.session.stage not in APPLYING:
             return
-        self._acknowledged = applied
+        applied = self._acknowledged = self.reassembly.applied
         self.link.send(
             c.Applied(
                 seq=applied,

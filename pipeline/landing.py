@@ -40,12 +40,17 @@ class Landing:
     def write(self, pages: Pages, kinds: NDArray[np.uint8], data: PageBuffer) -> None:
         """Write a batch: its data pages lie in `data` one after the other."""
         is_data = kinds == PageKind.DATA
-        if is_data.any():
-            data.write(self._fd, pages[is_data])
-            self._written[pages[is_data]] = True
-        zeros = pages[~is_data]
-        stale = zeros[self._written[zeros]]
-        self.clear((int(stale[start]), end - start) for start, end in runs(stale))
+        if is_data.all():
+            self._write_data(pages, data)
+        else:
+            self._write_data(pages[is_data], data)
+            zeros = pages[~is_data]
+            stale = zeros[self._written[zeros]]
+            self.clear((int(stale[start]), end - start) for start, end in runs(stale))
+
+    def _write_data(self, pages: Pages, data: PageBuffer) -> None:
+        data.write(self._fd, pages)
+        self._written[pages] = True
 
     @property
     def written(self) -> Pages:

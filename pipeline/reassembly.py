@@ -1,9 +1,9 @@
 """Takes filled slots in order of their seq, writes them to memory, frees them.
 
 A slot belongs to the pool's worker from its grant to its report, then to this stage
-until its batch is written. Every worker always holds GRANTS slots: there are
-window + GRANTS for each worker of them, and at most `window` lie here, so that the frame
-that everybody waits for always finds one.
+until its batch is written. There are window + GRANTS for each worker of them, and at
+most `window` lie here, so that a worker that has used some always gets as many new ones,
+and the frame that everybody waits for always finds one.
 """
 
 import os
@@ -20,8 +20,9 @@ from workers.memory import mapped_bytes, shared_memory
 from workers.messages import Arrived
 from workers.pages import ZERO_HASH, Hashes, PageBuffer, Pages
 
-GRANTS = 2
-"""Slots a worker holds: one to fill, one at hand while the receiver takes the other."""
+GRANTS = 4
+"""Slots a worker is given; it gets them back in pairs, so that it never holds less than two
+(one to fill, one at hand) and every second report is answered."""
 
 Landed = tuple[int, Pages]
 
@@ -65,9 +66,9 @@ class Reassembly:
         """Whether no frame waits for an earlier one."""
         return not len(self._waiting)
 
-    def grant(self) -> int:
-        """A free slot, for a worker."""
-        return self._free.pop()
+    def grant(self, count: int) -> list[int]:
+        """`count` free slots, for a worker."""
+        return [self._free.pop() for _ in range(count)]
 
     def take(self, arrived: Arrived) -> list[Landed]:
         """Take a filled slot; the block and pages of every batch that is in memory by that."""

@@ -89,10 +89,12 @@ class SourcePump:
         """Give out what can be given out, wait for a moment, take in what has come."""
         self._dispatcher.feed()
         ready = dict(self._poller.poll(POLL_MS))
-        for worker, message in self._pool.receive():
-            self._hear_worker(worker, message)
-        for peer_message in self._link.receive():
-            self._hear_peer(peer_message)
+        if self._pool.socket in ready:
+            for worker, message in self._pool.receive():
+                self._hear_worker(worker, message)
+        if self._link.socket in ready:
+            for peer_message in self._link.receive():
+                self._hear_peer(peer_message)
         if not ready.keys().isdisjoint(self._pool.sentinels):
             self._pool.check()
         self.tick()

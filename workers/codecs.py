@@ -7,11 +7,15 @@ and never allocates by what the compressed bytes themselves declare.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from zlib_ng import zlib_ng
 
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Buffer, CodecId
+
+if TYPE_CHECKING:
+    import zstandard
 
 ZSTD_WINDOW_BYTES = 8 << 20
 """The largest window a peer's zstd frame may ask for; level 9 uses 4 MiB."""
@@ -19,23 +23,37 @@ ZSTD_WINDOW_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Codec:
-    """`compress(data, level)` gives bytes; `decompress(data, size)` exactly `size` bytes."""
+    """`compress(data, level)` gives bytes; `decompress(data, target)` fills `target`.
+
+    `decompress` answers with the number of bytes that the data unpacks to, which is wrong
+    where it is not the size of `target`; it writes no further than that.
+    """
 
     id: CodecId
     compress: Callable[[Buffer, int], Buffer]
-    decompress: Callable[[Buffer, int], Buffer]
+    decompress: Callable[[Buffer, memoryview], int]
 
 
 def _stored(data: Buffer, _: int) -> Buffer:
     return data
 
 
-def _zlib_decompress(data: Buffer, size: int) -> Buffer:
+def _fill(target: memoryview, raw: Buffer) -> int:
+    if len(raw) == len(target):
+        target[:] = raw
+    return len(raw)
+
+
+def _store(data: Buffer, target: memoryview) -> int:
+    return _fill(target, data)
+
+
+def _zlib_decompress(data: Buffer, target: memoryview) -> int:
     stream = zlib_ng.decompressobj()
-    raw: bytes = stream.decompress(data, size)
+    raw = stream.decompress(data, len(target))
     if not stream.eof or stream.unused_data:
         raise ValueError("the stream does not end where it should")
-    return raw
+    return _fill(target, raw)
 
 
 @cache
@@ -50,23 +68,15 @@ def _zstd_compress(data: Buffer, level: int) -> Buffer:
 
 
 @cache
-def _zstd_decompress_into() -> Callable[[Buffer, memoryview], int]:
+def _zstd_reader() -> Callable[[Buffer], "zstandard.ZstdDecompressionReader"]:
     import zstandard
 
-    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
-
-    def into(data: Buffer, target: memoryview) -> int:
-        with context.stream_reader(data) as reader:
-            return reader.readinto(target) + len(reader.read(1))
-
-    return into
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).stream_reader
 
 
-def _zstd_decompress(data: Buffer, size: int) -> Buffer:
-    raw = bytearray(size)
-    if _zstd_decompress_into()(data, memoryview(raw)) != size:
-        raise ValueError("the stream does not end where it should")
-    return raw
+def _zstd_decompress(data: Buffer, target: memoryview) -> int:
+    with _zstd_reader()(data) as reader:
+        return reader.readinto(target) + len(reader.read(1))
 
 
 def _lz4_compress(data: Buffer, _: int) -> Buffer:
@@ -76,15 +86,14 @@ def _lz4_compress(data: Buffer, _: int) -> Buffer:
     return compressed
 
 
-def _lz4_decompress(data: Buffer, size: int) -> Buffer:
+def _lz4_decompress(data: Buffer, target: memoryview) -> int:
     import lz4.block
 
-    raw: bytes = lz4.block.decompress(data, uncompressed_size=size)
-    return raw
+    return _fill(target, lz4.block.decompress(data, uncompressed_size=len(target)))
 
 
 CODECS: dict[str, Codec] = {
-    "none": Codec(CodecId.NONE, _stored, _stored),
+    "none": Codec(CodecId.NONE, _stored, _store),
     "zlib": Codec(CodecId.ZLIB, zlib_ng.compress, _zlib_decompress),
     "zstd": Codec(CodecId.ZSTD, _zstd_compress, _zstd_decompress),
     "lz4": Codec(CodecId.LZ4, _lz4_compress, _lz4_decompress),
@@ -107,11 +116,10 @@ def decompress(codec: CodecId, data: Buffer, target: memoryview) -> None:
     RemoteProtocolError when that is not exactly as long, or does not unpack at all.
     """
     try:
-        raw = _BY_ID[codec].decompress(data, len(target))
+        size = _BY_ID[codec].decompress(data, target)
     except Exception as error:  # each library has errors of its own
         raise RemoteProtocolError(f"{codec.name.lower()} data does not unpack: {error}") from None
-    if len(raw) != len(target):
+    if size != len(target):
         raise RemoteProtocolError(
-            f"{codec.name.lower()} data unpacks to {len(raw)} bytes, {len(target)} expected"
+            f"{codec.name.lower()} data unpacks to {size} bytes, {len(target)} expected"
         )
-    target[:] = raw

@@ -108,7 +108,7 @@ class CompressWorker:
         wanted = np.ones(len(pages), np.bool_)
         hashes = None
         if self._tables is not None:
-            hashes = self._buffer.hashes(nonzero)
+            hashes = self._buffer.hashes(len(pages))
             wanted = self._note(job, pages, hashes)
         hashed = thread_time_ns()
         batch = self._batch(job, pages, nonzero, wanted, hashes)

@@ -82,8 +82,8 @@ class DecompressWorker:
         """Take what the pool says; False when it says stop."""
         while (message := self._link.maybe_receive()) is not None:
             match message:
-                case Grant(slot):
-                    self._granted.append(slot)
+                case Grant(slots):
+                    self._granted += slots
                 case ReadBack():
                     self._read_backs.append(message)
                 case Stop():

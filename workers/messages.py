@@ -78,9 +78,9 @@ class Scanned(PoolMessage, frozen=True):
 
 
 class Grant(PoolMessage, frozen=True):
-    """To a decompress worker: this slot is yours until you report it."""
+    """To a decompress worker: these slots are yours until you report them."""
 
-    slot: int
+    slots: list[int]
 
 
 class ReadBack(PoolMessage, frozen=True):
