@@ -2,13 +2,16 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test lint mutants benchmark clean
+.PHONY: quickstart test test-slow lint mutants benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -5,6 +5,10 @@ when the peer is lost the liveness's business.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as PlainSocket
 from time import monotonic_ns
 
 import zmq
@@ -16,6 +20,7 @@ from protocol.errors import ConfigError, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
 from protocol.session import Role, Session
 from protocol.uri import Uri
+from workers.link import remove_socket
 
 Context = zmq.Context[zmq.Socket[bytes]]
 LINGER_MS = 500
@@ -46,6 +51,8 @@ class ControlLink:
     @classmethod
     def bind(cls, context: Context, uri: Uri) -> "ControlLink":
         """The destination's end; ConfigError where the address cannot be had."""
+        if uri.scheme == "unix":
+            _check_free(Path(uri.path))
         socket = _socket(context, zmq.ROUTER)
         try:
             socket.bind(uri.endpoint)
@@ -126,7 +133,20 @@ class ControlLink:
 
     def close(self) -> None:
         """Let the last word leave, then go. Idempotent."""
+        if self.session.role == "destination" and not self.socket.closed:
+            remove_socket(self.endpoint)
         self.socket.close(LINGER_MS)
+
+
+def _check_free(path: Path) -> None:
+    """ConfigError where binding, before which libzmq removes the file, would do harm."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError(f"uri: {path} is a file or folder, expected a path for a new socket")
+    with PlainSocket(AF_UNIX) as probe, suppress(ConnectionRefusedError):
+        probe.connect(str(path))
+        raise ConfigError(f"uri: cannot listen on {path}: somebody does")
 
 
 def _socket(context: Context, kind: int) -> zmq.Socket[bytes]:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from threading import Event
 
+import structlog
+
 from pipeline.config import Config
 from pipeline.downtime import DowntimeClock
 from pipeline.guests.base import SourceGuest
@@ -19,7 +21,7 @@ from pipeline.switch_over import SwitchOver
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, MigrationError, NotStartedThere
+from protocol.errors import Cancelled, GuestError, MigrationError, NotStartedThere
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
 
@@ -49,7 +51,7 @@ class Coordinator:
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
-        self.guest_alive: GuestAlive = "source"
+        self.guest_alive: GuestAlive | None = "source"
         self.guest_dirty_rate: float | None = None
         self.error: str | None = None
 
@@ -79,9 +81,22 @@ class Coordinator:
 
     def _verdict(self) -> Verdict:
         self.engine.scan()
+        if self.engine.hashes is not None and self.engine.tracking.scans:
+            self.engine.sample_hashing()
+        fixed = self._fixed_parts()
+        if self.engine.dispatcher.round_no == 1:
+            self._warn(fixed)
         return self.rounds.decide(
-            self.engine.pending_bytes, self.engine.pump.windows.bandwidth, self._fixed_parts()
+            self.engine.pending_bytes, self.engine.pump.windows.bandwidth, fixed
         )
+
+    def _warn(self, fixed: FixedParts) -> None:
+        limit_ms = self.rounds.downtime_limit_ms
+        if fixed.total_ms >= limit_ms:
+            structlog.get_logger().warning(
+                "the downtime-limit is too low for this guest: scan, verification and device"
+                f" state alone take {fixed.total_ms:.0f} ms of {limit_ms:.0f} ms"
+            )
 
     def _fixed_parts(self) -> FixedParts:
         """What hashing takes here, on the cores that the workers get, and what follows it."""
@@ -91,7 +106,8 @@ class Coordinator:
         cores = min(engine.config.parameters.compress_threads, len(os.sched_getaffinity(0)))
         page_ms = engine.statistics.hash_ns_a_page / cores / 1e6
         pass_ms, compare_ms = (
-            page_ms * pages for pages in (engine.existing_pages, engine.statistics.uncompared_pages)
+            page_ms * pages
+            for pages in (engine.statistics.total_pages, engine.statistics.uncompared_pages)
         )
         if engine.tracking.scans:
             return FixedParts(0.0, pass_ms + compare_ms, DEVICES_MS)
@@ -119,9 +135,16 @@ class Coordinator:
         except NotStartedThere:
             self.guest_alive = "source"
             raise
-        self.guest_alive = "destination"
+        self.guest_alive = None if self._guest.kind == "file" else "destination"
         self.engine.link.send(c.Alive())
         self._status.change(Status.DEVICE, Status.COMPLETED)
+
+    def _take_back(self) -> None:
+        """Let the guest run again; what went wrong first stays the reason."""
+        try:
+            self._guest.resume()
+        except GuestError:
+            self.guest_alive = "none"
 
     def _fail(self, error: Exception) -> None:
         """Tell the other end, take the guest back where it is still ours, keep the reason."""
@@ -131,7 +154,7 @@ class Coordinator:
             self._status.change(self._status.status, Status.CANCELLING)
         self.engine.say_goodbye(self.error, failed=not cancelled)
         if self.guest_alive == "source" and self._run_state == "running":
-            self._guest.resume()
+            self._take_back()
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)

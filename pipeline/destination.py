@@ -13,7 +13,7 @@ from pipeline.guests.file import FileArrival
 from pipeline.guests.synthetic import SyntheticArrival
 from pipeline.progress import Observer, Progress
 from pipeline.receiver import Receiver
-from pipeline.result import Ram, Result, verified
+from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
 from protocol.control import Hello
@@ -91,6 +91,14 @@ def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:
     return result
 
 
+def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
+    """Where the guest runs, as far as this end knows; nothing runs in a file."""
+    if completed:
+        hello = receiver.engine.hello
+        return None if hello is None or hello.kind == "file" else "destination"
+    return "unknown" if receiver.engine.committed else "source"
+
+
 def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Result:
     engine = receiver.engine
     hello = engine.hello
@@ -103,6 +111,6 @@ def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Re
         name=hello.name if hello else None,
         session=engine.link.session_id.hex() or None,
         verified=verified(hello.verify) if hello and completed else False,
-        guest_alive="destination" if receiver.runs_here else None,
+        guest_alive=_guest_alive(receiver, completed=completed),
         error_desc=receiver.error,
     )

@@ -58,13 +58,16 @@ class Dispatcher:
         self._planned = _chain(self._next_batch, self._planned, batches)
         self._next_batch = next(self._planned, None)
 
-    def scan(self, block_pages: tuple[int, ...]) -> None:
-        """Compare all pages of all blocks with the hash table, in jobs."""
-        for block, pages in enumerate(block_pages):
-            for first in range(0, pages, SCAN_PAGES):
-                self._jobs += 1
-                count = min(SCAN_PAGES, pages - first)
-                self._scans.append(ScanJob(self._jobs, block, first, count))
+    def scan(self, block_pages: tuple[int, ...], every: int = 1) -> None:
+        """Compare all pages of all blocks with the hash table; or every so many-th range."""
+        ranges = [
+            (block, first, min(SCAN_PAGES, pages - first))
+            for block, pages in enumerate(block_pages)
+            for first in range(0, pages, SCAN_PAGES)
+        ]
+        for block, first, count in ranges[::every]:
+            self._jobs += 1
+            self._scans.append(ScanJob(self._jobs, block, first, count))
 
     def feed(self) -> None:
         """Give out what credit and window allow; batches before scans."""

@@ -1,5 +1,6 @@
 """Which pages of a memory file exist. Asks the file system; reads and allocates nothing."""
 
+import errno
 import os
 
 import numpy as np
@@ -17,7 +18,9 @@ def data_extents(fd: int, pages: int) -> list[Extent]:
     while end < pages * PAGE_BYTES:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: a hole up to the end of the file
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which is: a hole up to the end of the file
+                raise
             break
         end = os.lseek(fd, start, os.SEEK_HOLE)
         first = start // PAGE_BYTES

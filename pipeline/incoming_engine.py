@@ -20,10 +20,10 @@ from pipeline.landing import Landing
 from pipeline.read_back import ReadBackList
 from pipeline.reassembly import GRANTS, Reassembly
 from protocol import control as c
-from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
+from protocol.errors import Cancelled, ConfigError, PeerLost, RemoteProtocolError
 from protocol.frames import FrameLimits
 from protocol.limits import MAX_DEVICE_BYTES
-from protocol.session import UNENDABLE, Stage
+from protocol.session import Stage
 from protocol.uri import Uri
 from workers.decompress import DecompressSettings, decompress_worker
 from workers.memory import PassedFd, page_hashes, shared_memory
@@ -79,7 +79,11 @@ class IncomingEngine:
 
     def listen(self, uri: Uri) -> str:
         """Bind the control connection; where it is."""
-        self.link = ControlLink.bind(self._context, uri)
+        try:
+            self.link = ControlLink.bind(self._context, uri)
+        except ConfigError:
+            self._context.destroy()
+            raise
         self._poller.register(self.link.socket, zmq.POLLIN)
         return self.link.endpoint
 
@@ -237,8 +241,7 @@ class IncomingEngine:
 
     def say_goodbye(self, reason: str, *, cancelled: bool) -> None:
         """Tell the source that it is over, where one is there and does not know."""
-        stage = self.link.session.stage
-        if stage not in (Stage.IDLE, Stage.OVER) and stage not in UNENDABLE:
+        if self.link.session.owes_ending:
             self.link.send(c.Failed(reason=reason[:4000], cancelled=cancelled))
 
     def close(self) -> None:

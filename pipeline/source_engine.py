@@ -14,7 +14,7 @@ import zmq
 from pipeline.config import Config
 from pipeline.control_link import ControlLink
 from pipeline.dirty import DirtyMap
-from pipeline.dispatcher import Dispatcher
+from pipeline.dispatcher import SCAN_PAGES, Dispatcher
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.source_pump import SourcePump
@@ -22,7 +22,6 @@ from pipeline.source_statistics import SourceStatistics
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
-from protocol.session import UNENDABLE, Stage
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
 from workers.link import PoolAddress
@@ -34,6 +33,9 @@ from workers.pool import Pool
 
 SETUP_SECONDS = 30.0
 """For the destination to make memory, guest and workers; heartbeats must come all the while."""
+
+SAMPLE_RANGES = 6
+"""Ranges of 8 MiB that are hashed to learn how fast hashing is: some 12 ms of processor time."""
 
 
 class SourceEngine:
@@ -58,9 +60,9 @@ class SourceEngine:
         self.block_pages = tuple(block.pages for block in guest.blocks)
         self.statistics = SourceStatistics(sum(self.block_pages))
         self.dirty = DirtyMap(self.block_pages)
-        self.existing_pages = 0
         self.hashes: list[Hashes] | None = None
         self.session_id = os.urandom(16)
+        self._uri = uri
         self._fds: list[int] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.live = LiveSettings(self._shared(LiveSettings.memory()))
@@ -84,7 +86,8 @@ class SourceEngine:
         )
         self.pump.watch_workers()
         welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
-        self.pool.broadcast(Connect(welcome.endpoints))
+        endpoints = [self._uri.reachable(endpoint) for endpoint in welcome.endpoints]
+        self.pool.broadcast(Connect(endpoints))
         self.statistics.lanes = len(welcome.endpoints)
         self.dispatcher.open(len(welcome.endpoints), welcome.window)
         self._survey()
@@ -131,7 +134,6 @@ class SourceEngine:
         """Mark what exists for the first round; tell what does not."""
         for number, block in enumerate(self.guest.blocks):
             extents = data_extents(block.fd, block.pages)
-            self.existing_pages += sum(count for _, count in extents)
             self.dirty.mark_extents(number, extents)
             holes = complement(extents, block.pages)
             for start in range(0, len(holes), EXTENTS_A_MESSAGE):
@@ -155,24 +157,29 @@ class SourceEngine:
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
-        if self.tracking.scans:
-            began = monotonic_ns()
-            for block, scan in self.tracking.scans.items():
-                self.dirty.mark(block, scan.scan())
-            self.statistics.scan_ns += monotonic_ns() - began
-        else:
+        began = monotonic_ns()
+        for block, scan in self.tracking.scans.items():
+            self.dirty.mark(block, scan.scan())
+        self.statistics.scan_ns += monotonic_ns() - began
+        if not self.tracking.scans:
             self.scan_hashes(self.dirty.mark)
         self.statistics.count_scan(self.dirty.pages, monotonic_ns())
 
-    def scan_hashes(self, found: Callable[[int, Pages], None]) -> None:
-        """Compare all memory with what was last sent, on all workers; hand on what differs.
+    def scan_hashes(self, found: Callable[[int, Pages], None], every: int = 1) -> None:
+        """Compare memory with what was last sent, on all workers; hand on what differs.
 
-        Waits first until every batch has left its worker: only then is the table final.
+        All of it, or every so many-th range. Waits first until every batch has left its
+        worker: only then is the table final.
         """
         self.pump.wait(lambda: self.dispatcher.all_sent)
         self.pump.on_found = found
-        self.dispatcher.scan(self.block_pages)
+        self.dispatcher.scan(self.block_pages, every)
         self.pump.wait(lambda: self.dispatcher.all_scanned)
+
+    def sample_hashing(self) -> None:
+        """Find out what a pass over all hashes would take now, from a few ranges."""
+        ranges = self.statistics.total_pages // SCAN_PAGES
+        self.scan_hashes(self.dirty.mark, every=max(1, ranges // SAMPLE_RANGES))
 
     def fence(self) -> None:
         """Wait until all of the round is applied."""
@@ -186,7 +193,7 @@ class SourceEngine:
 
     def say_goodbye(self, reason: str, *, failed: bool) -> None:
         """Tell the destination that it is over, where it is there and does not know."""
-        if self.link.session.stage not in (Stage.IDLE, Stage.OVER, *UNENDABLE):
+        if self.link.session.owes_ending:
             self.link.send(c.Cancel(reason=reason[:4000], failed=failed))
 
     def close(self) -> None:
@@ -195,5 +202,7 @@ class SourceEngine:
         self.link.close()
         self._context.destroy()
         self.tracking.close()
+        self.live.close()
+        self.hashes = None
         while self._fds:
             os.close(self._fds.pop())

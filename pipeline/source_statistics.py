@@ -1,5 +1,6 @@
 """What the source counts while a migration runs, and the figures made of it."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic_ns
 
@@ -8,6 +9,8 @@ from protocol.limits import PAGE_BYTES
 from workers.messages import Scanned, Sent
 
 RATE_PERIOD_NS = 1_000_000_000
+PACE_JOBS = 16
+"""The scan jobs that tell how fast hashing is: the newest, since the cores get busy and idle."""
 
 
 @dataclass
@@ -40,7 +43,6 @@ class SourceStatistics:
     applied_pages: int = 0
     scan_ns: int = 0
     hash_ns: int = 0
-    scanned_pages: int = 0
     compress_ns: int = 0
     send_ns: int = 0
     decompress_ns: int = 0
@@ -51,7 +53,7 @@ class SourceStatistics:
     rounds: list[RoundCount] = field(default_factory=list)
     _scanned_ns: int = field(default_factory=monotonic_ns)
     _dirtied_pages: int = 0
-    _hash_pace: tuple[int, int] = (0, 0)
+    _hash_pace: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=PACE_JOBS))
 
     def start_round(self, pages: int) -> None:
         """A round of `pages` pages begins."""
@@ -85,15 +87,13 @@ class SourceStatistics:
             self.compressed_pages += sent.data_pages
             self.compressed_bytes += sent.payload_bytes
         self.hash_ns += sent.hash_ns
-        if len(self.rounds) == 1:
-            self._hash_pace = (self._hash_pace[0] + sent.hash_ns, self._hash_pace[1] + pages)
         self.compress_ns += sent.compress_ns
         self.send_ns += sent.blocked_ns
 
     def add_scanned(self, scanned: Scanned, pages: int) -> None:
         """A scan job over `pages` pages came back."""
         self.scan_ns += scanned.busy_ns
-        self.scanned_pages += pages
+        self._hash_pace.append((scanned.busy_ns, pages))
 
     def add_applied(self, applied: Applied, pages: int) -> None:
         """`pages` more are in the destination's memory; its busy times so far."""
@@ -104,14 +104,9 @@ class SourceStatistics:
 
     @property
     def hash_ns_a_page(self) -> float:
-        """What reading and hashing a page costs a worker.
-
-        By the scans, where there were any; else by the first round, whose batches are as
-        dense as a scan's ranges.
-        """
-        if self.scanned_pages:
-            return self.scan_ns / self.scanned_pages
-        return self._hash_pace[0] / self._hash_pace[1] if self._hash_pace[1] else 0.0
+        """What comparing a page with the hash table costs a worker, holes included."""
+        pages = sum(pages for _, pages in self._hash_pace)
+        return sum(ns for ns, _ in self._hash_pace) / pages if pages else 0.0
 
     @property
     def ratio(self) -> float | None:

@@ -75,6 +75,12 @@ class Session:
         self.role: Role = role
         self._peer: Role = "destination" if role == "source" else "source"
         self.stage = Stage.IDLE
+        self._peer_broke_off = False
+
+    @property
+    def owes_ending(self) -> bool:
+        """Whether the peer is there, does not know that it is over, and may be told."""
+        return self._peer_broke_off or self.stage not in (Stage.IDLE, Stage.OVER, *UNENDABLE)
 
     def send(self, message: AnyMessage) -> None:
         """Note that `message` goes out; LocalProtocolError where it must not."""
@@ -93,6 +99,7 @@ class Session:
         stage = self._next(self._peer, message)
         if stage is None:
             story = self._story("received", message, self._peer)
+            self._peer_broke_off = self.owes_ending
             self.stage = Stage.OVER
             raise RemoteProtocolError(story)
         self.stage = stage

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from protocol.errors import ConfigError
 
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s]*):(?P<port>[0-9]{1,5})")
+_ANY_ADDRESS = re.compile(r"^tcp://(0\.0\.0\.0|\[::(ffff:0\.0\.0\.0)?\]):")
+UNIX_PATH_BYTES = 103
+"""A socket's address has room for 107 bytes; the workers' have .0 to .254 behind the path."""
+
 SCHEMES = ("tcp:HOST:PORT", "unix:PATH")
 
 
@@ -31,16 +35,29 @@ class Uri:
             return f"ipc://{self.path}.{worker}"
         return f"tcp://{self.host}:*"
 
+    def reachable(self, endpoint: str) -> str:
+        """`endpoint` of a peer found at this URI: at its host, where it listens on any address."""
+        return _ANY_ADDRESS.sub(lambda _: f"tcp://{self.host}:", endpoint)
+
 
 def parse_uri(text: str) -> Uri:
     """`text` as a Uri; ConfigError names what is wrong and what is allowed."""
     scheme, colon, rest = text.partition(":")
     if scheme == "unix" and colon and rest:
-        return Uri("unix", path=rest)
+        return _parse_unix(text, rest)
     if scheme == "tcp" and colon:
         return _parse_tcp(text, rest)
     allowed = " or ".join(SCHEMES)
     raise ConfigError(f"uri: {text!r} is not a valid migration protocol, expected {allowed}")
+
+
+def _parse_unix(text: str, path: str) -> Uri:
+    size = len(path.encode())
+    if size > UNIX_PATH_BYTES:
+        raise ConfigError(
+            f"uri: {text!r} has a path of {size} bytes, expected at most {UNIX_PATH_BYTES}"
+        )
+    return Uri("unix", path=path)
 
 
 def _parse_tcp(text: str, rest: str) -> Uri:

@@ -50,7 +50,7 @@ def _store(data: Buffer, target: memoryview) -> int:
 
 def _zlib_decompress(data: Buffer, target: memoryview) -> int:
     stream = zlib_ng.decompressobj()
-    raw = stream.decompress(data, len(target))
+    raw = stream.decompress(data, max(len(target), 1))  # 0 would be no limit
     if not stream.eof or stream.unused_data:
         raise ValueError("the stream does not end where it should")
     return _fill(target, raw)
@@ -68,15 +68,21 @@ def _zstd_compress(data: Buffer, level: int) -> Buffer:
 
 
 @cache
-def _zstd_reader() -> Callable[[Buffer], "zstandard.ZstdDecompressionReader"]:
+def _zstd_decompressor() -> "zstandard.ZstdDecompressor":
     import zstandard
 
-    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).stream_reader
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
 
 
 def _zstd_decompress(data: Buffer, target: memoryview) -> int:
-    with _zstd_reader()(data) as reader:
-        return reader.readinto(target) + len(reader.read(1))
+    """In one piece: a stream would not tell whether something follows its end."""
+    import zstandard
+
+    declared = zstandard.frame_content_size(data)
+    if declared not in (len(target), -1):  # -1: not declared, the target's size is the limit
+        return declared
+    raw = _zstd_decompressor().decompress(data, max_output_size=len(target), allow_extra_data=False)
+    return _fill(target, raw)
 
 
 def _lz4_compress(data: Buffer, _: int) -> Buffer:

@@ -18,7 +18,7 @@ from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
 from workers.messages import Connect, ScanJob, Scanned, SendJob, Sent, Stop, Up
-from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing
+from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
 
 DATA_HIGH_WATER = 4
 """Frames that may wait in each connection's queue, so that a slow link is felt here."""
@@ -86,6 +86,7 @@ class CompressWorker:
 
     def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
         lane = self._context.socket(zmq.DEALER)
+        lane.ipv6 = True
         lane.sndhwm = DATA_HIGH_WATER
         lane.linger = 0
         lane.connect(endpoint)
@@ -135,7 +136,9 @@ class CompressWorker:
         assert self._tables is not None
         table = self._tables[job.block]
         redone = job.attempt > 0
-        wanted = np.ones(len(pages), np.bool_) if redone else differing(hashes, table[pages])
+        wanted = (
+            np.ones(len(pages), np.bool_) if redone else differing(hashes, entries(table, pages))
+        )
         table[pages] = hashes if job.settled or not redone else VOID_HASH
         return wanted
 

@@ -56,6 +56,7 @@ class DecompressWorker:
         self._settings = settings
         self._link = link
         self._data = context.socket(zmq.ROUTER)
+        self._data.ipv6 = True
         self._data.rcvhwm = DATA_HIGH_WATER
         self._data.linger = 0
         self._data.maxmsgsize = 2 * settings.limits.payload_bytes + settings.limits.head_bytes

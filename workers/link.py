@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,13 @@ class PoolLink:
         self._socket.send(encode(message))
 
 
+def remove_socket(endpoint: str) -> None:
+    """Remove the file of a UNIX socket that was bound to `endpoint`: libzmq leaves it."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme == "ipc":
+        Path(path).unlink(missing_ok=True)
+
+
 def work(address: PoolAddress, body: Callable[[Any, PoolLink], None]) -> None:
     """Run `body(context, link)` as a worker process: signals, allocator, errors, the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -91,7 +99,8 @@ def work(address: PoolAddress, body: Callable[[Any, PoolLink], None]) -> None:
         try:
             body(context, link)
         except PoolGone:
-            shutil.rmtree(address.folder, ignore_errors=True)
+            for folder in (address.folder, get_temp_dir()):  # its fork server's socket, too
+                shutil.rmtree(folder, ignore_errors=True)
         except (MigrationError, OSError) as error:
             link.send(Broken(type(error).__name__, str(error)))
         except Exception as error:

@@ -60,3 +60,7 @@ class LiveSettings:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return max(0, leaves_at - now_ns)
+
+    def close(self) -> None:
+        """Let go of the shared memory; what was set stays to be read."""
+        self._words = self._words.copy()

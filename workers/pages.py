@@ -4,6 +4,7 @@ Reads and writes go by descriptor, a run of neighbouring pages in one call: a fi
 write to a fresh page costs 0.45 s per GiB that way and 1.2 s through a mapping.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -18,18 +19,26 @@ from protocol.limits import PAGE_BYTES
 WORDS_A_PAGE = PAGE_BYTES // 8
 VOID_HASH = 0
 """Stands in a table for a page whose hash is not known; never counts as equal."""
-HASH_PIECE_PAGES = 64
-"""256 KiB: read, tested and hashed while they are in the core's own cache."""
+HASH_PIECE_PAGES = 256
+"""1 MiB, which stays in the core's own cache between read and hash: 0.26 s of processor
+time for a GiB, 0.29 s at 64 pages; reading alone takes 0.21 s."""
 ZERO_HASH = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES))
 
 Pages = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
 
 
+def is_one_run(pages: Pages) -> bool:
+    """Whether rising `pages` are neighbours, all of them."""
+    return not len(pages) or int(pages[-1]) - int(pages[0]) == len(pages) - 1
+
+
 def runs(pages: Pages) -> Iterator[tuple[int, int]]:
     """The runs of neighbours in rising `pages`, as (start, end) positions in it."""
-    breaks = np.flatnonzero(np.diff(pages) != 1) + 1
-    return pairwise((0, *breaks.tolist(), len(pages))) if len(pages) else iter(())
+    if is_one_run(pages):  # 30 us a batch less than looking for breaks: most are one run
+        return iter([(0, len(pages))] if len(pages) else [])
+    breaks = np.flatnonzero(pages[1:] - pages[:-1] != 1) + 1
+    return pairwise((0, *breaks.tolist(), len(pages)))
 
 
 class PageBuffer:
@@ -100,14 +109,21 @@ class TableHasher:
 
     def _piece(self, fd: int, pages: Pages, table: Hashes) -> Pages:
         if _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
-            return pages[table[pages] != ZERO_HASH]
+            return pages[entries(table, pages) != ZERO_HASH]
         self._buffer.read(fd, pages)
-        return pages[differing(self._buffer.hashes(len(pages)), table[pages])]
+        return pages[differing(self._buffer.hashes(len(pages)), entries(table, pages))]
+
+
+def entries(table: Hashes, pages: Pages) -> Hashes:
+    """The entries of rising `pages`: a view where they are one run, which costs no gathering."""
+    return table[pages[0] : int(pages[-1]) + 1] if is_one_run(pages) else table[pages]
 
 
 def _is_hole(fd: int, first: int, end: int) -> bool:
     """Whether no page in first..end exists, so that reading it would be for nothing."""
     try:
         return os.lseek(fd, first * PAGE_BYTES, os.SEEK_DATA) >= end * PAGE_BYTES
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # which is: no data up to the end of the file
+            raise
         return True

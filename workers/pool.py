@@ -6,8 +6,10 @@ crosses a fork. Ten workers are up in 0.27 s that way, 0.91 s when spawned.
 
 import multiprocessing
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -18,7 +20,7 @@ import zmq
 
 from protocol import errors
 from protocol.errors import WorkerError
-from workers.link import PoolAddress
+from workers.link import PoolAddress, remove_socket
 from workers.messages import Broken, FromWorker, Stop, ToWorker, Up, decode_from_worker, encode
 
 STOP_SECONDS = 1.0
@@ -35,9 +37,17 @@ def _context() -> ForkServerContext:
 
 
 def warm_up() -> None:
-    """Start the fork server; it does its imports while the caller goes on."""
+    """Start the fork server; it does its imports while the caller goes on.
+
+    A SIGTERM for the whole process group is a cancel, as SIGINT is: the command's to hear.
+    """
     _context()
-    ensure_running()
+    resource_tracker.ensure_running()  # it would unblock the signal again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Pool:
@@ -141,6 +151,8 @@ class Pool:
             process.close()
         self._processes.clear()
         self.socket.close()
+        for endpoint in self.endpoints.values():
+            remove_socket(endpoint)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

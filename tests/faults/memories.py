@@ -1,0 +1,115 @@
+"""Guests that a fault test looks into: memory files with nothing behind them but the test."""
+
+import os
+from collections.abc import Callable
+from threading import Event
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
+from pipeline.guests.memory import GuestMemory, anonymous_memory
+from protocol.devices import Section
+from protocol.limits import PAGE_BYTES
+
+Words = NDArray[np.uint64]
+
+
+def random_words(pages: int, seed: int = 1) -> Words:
+    """Pages that do not shrink, uint64 of shape (pages, 512)."""
+    return np.random.default_rng(seed).integers(
+        1, 1 << 63, (pages, PAGE_BYTES // 8), dtype=np.uint64
+    )
+
+
+class LeavingMemory:
+    """A SourceGuest of `content`, in memory that the test writes through `memory.words`."""
+
+    kind = "synthetic"
+    name = "memory"
+    can_stop = True
+
+    def __init__(self, content: Words, on_stop: Callable[[], None] = lambda: None) -> None:
+        self._on_stop = on_stop
+        self._fd = anonymous_memory(content.nbytes)
+        self.memory = GuestMemory(self._fd, len(content))
+        self.memory.words[:] = content
+        self.blocks = [GuestBlock("memory", len(content), self._fd)]
+        self.runs = True
+
+    def arm(self) -> list[Mapping]:
+        """Nothing: the tracker is `hash`."""
+        return []
+
+    def why_not_armed(self) -> str:
+        """Why."""
+        return "a test's memory"
+
+    def stop(self) -> str:
+        """Let the test stop whoever writes."""
+        self._on_stop()
+        self.runs = False
+        return "running"
+
+    def resume(self) -> None:
+        """It runs again."""
+        self.runs = True
+
+    def save_devices(self) -> list[Section]:
+        """One small device."""
+        return [Section("counter", 0, 1, b"1234")]
+
+    def statistics(self) -> GuestStatistics:
+        """Nothing to tell."""
+        return GuestStatistics()
+
+    def close(self) -> None:
+        """Let the memory go."""
+        del self.memory
+        os.close(self._fd)
+
+
+class ArrivingMemory:
+    """An ArrivingGuest that notes what was done to it, and its memory when it was started."""
+
+    def __init__(self, pages: int, *, writable: bool = True) -> None:
+        self._own = anonymous_memory(pages * PAGE_BYTES)
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        self._fd = os.open(f"/proc/self/fd/{self._own}", flags | os.O_CLOEXEC)
+        self.blocks = [GuestBlock("memory", pages, self._fd)]
+        self.done: list[str] = []
+        self.started = Event()
+        self.at_start: Words | None = None
+
+    def words(self) -> Words:
+        """A copy of its memory, uint64 of shape (pages, 512)."""
+        size = self.blocks[0].pages * PAGE_BYTES
+        return np.frombuffer(os.pread(self._own, size, 0), np.uint64).reshape(-1, PAGE_BYTES // 8)
+
+    def load_devices(self, sections: list[Section]) -> None:
+        """Note it."""
+        self.done.append("load")
+
+    def start(self) -> bool:
+        """Note it, and what memory is at this moment."""
+        self.done.append("start")
+        self.at_start = self.words()
+        self.started.set()
+        return True
+
+    def is_dead(self) -> bool:
+        """It has no process."""
+        return False
+
+    def self_check(self) -> str | None:
+        """The test checks."""
+        return None
+
+    def statistics(self) -> GuestStatistics:
+        """Nothing to tell."""
+        return GuestStatistics()
+
+    def close(self, *, arrived: bool) -> None:
+        """Let the memory go."""
+        os.close(self._own)
+        os.close(self._fd)

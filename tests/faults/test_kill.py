@@ -1,0 +1,211 @@
+"""One end is killed: the other one ends by itself, in time, with the reason, cleanly.
+
+Who is killed falls silent for as long as the other one's patience lasts, so all cases
+of an end wait at the same time.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+
+from pipeline.config import Config
+from pipeline.guests.synthetic import SyntheticGuest
+from pipeline.progress import Progress
+from pipeline.result import Result, exit_code
+from pipeline.source import make_guest, migrate
+from protocol import control as c
+from protocol.devices import Section, encode_global_state, encode_sections
+from protocol.status import Status
+from tests.faults.fake_peers import HELLO, FakeSource
+from tests.leaks import nothing_left
+from tests.pipeline.guests.helpers import wait_until
+from tests.system.migrations import Command, Destination, listen, settings
+from workers.pages import ZERO_HASH
+
+SILENCE_S = 5.0
+SLACK_S = 4.0
+"""A heartbeat may have come a second late, and eight processes at a time want two cores."""
+
+BUSY: dict[str, Any] = {
+    "kind": "synthetic",
+    "memory": "16MiB",
+    "workload": {"working-set": "8MiB", "dirty-rate": "40MiB"},
+}
+ZERO_DIGEST = xxhash.xxh3_64_intdigest(np.full(HELLO.blocks[0].pages, ZERO_HASH, np.uint64))
+"""Of the page hashes of a memory that is all holes."""
+
+ENDLESS = settings(BUSY, verify="off", parameters={"max-bandwidth": "10MiB", "downtime-limit": 30})
+"""Dirties more than it can send: round after round until somebody ends it."""
+
+
+@dataclass
+class Outcome:
+    """How the end that was left behind ended, and how long after the kill."""
+
+    result: Result
+    seconds: float
+    guest_ran_on: bool = False
+
+
+# The destination is killed.
+
+
+class LeavingGuest(SyntheticGuest):
+    """Calls `leaving` when it is stopped and about to go."""
+
+    leaving: Callable[[], None] = staticmethod(lambda: None)
+
+    def save_devices(self) -> list[Section]:
+        """Its devices, after whatever the test does at that moment."""
+        self.leaving()
+        return super().save_devices()
+
+
+def make_leaving_guest(config: Config) -> LeavingGuest:
+    guest = make_guest(config)
+    guest.__class__ = LeavingGuest
+    assert isinstance(guest, LeavingGuest)
+    return guest
+
+
+def destination_killed(folder: Path, phase: str) -> Outcome:
+    """Migrate a guest to a destination that is killed in `phase`."""
+    config = Config.model_validate(settings() if phase == "before commit" else ENDLESS)
+    killed: list[float] = []
+    with listen(folder) as there:
+        uri, guest = there.uri, make_leaving_guest(config)
+
+        def kill() -> None:
+            if not killed:
+                there.process.kill()
+                there.process.wait()
+                killed.append(time.monotonic())
+
+        def observe(progress: Progress) -> None:
+            rounds = {"setup": 0, "first round": 1, "later round": 3}
+            status = Status.SETUP if phase == "setup" else Status.ACTIVE
+            if progress.status is status and progress.round_no >= rounds.get(phase, 1000):
+                kill()
+
+        if phase == "before commit":
+            guest.leaving = kill
+        try:
+            result = migrate(config, uri, observe, guest=guest)
+            ended = time.monotonic()
+            guest.statistics()
+            wait_until(lambda: (guest.statistics().dirty_rate or 0) > 0)
+            return Outcome(result, ended - killed[0], guest.self_check() is None)
+        finally:
+            guest.close()
+
+
+KILLED_DESTINATION = ("setup", "first round", "later round", "before commit")
+
+
+def outcomes(
+    scenario: Callable[[Path, str], Outcome], phases: tuple[str, ...]
+) -> Iterator[dict[str, Outcome]]:
+    """What came of each phase, all at the same time."""
+    with nothing_left() as folder:
+        with ThreadPoolExecutor(len(phases)) as pool:
+            found = pool.map(lambda phase: scenario(folder, phase), phases)
+            named = dict(zip(phases, found, strict=True))
+        remove_what_the_dead_left(folder)
+    yield named
+
+
+def remove_what_the_dead_left(folder: Path) -> None:
+    """The folder of the fork server's own socket, which multiprocessing removes at exit."""
+    for path in folder.glob("pymp-*"):
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def left_by_destination() -> Iterator[dict[str, Outcome]]:
+    yield from outcomes(destination_killed, KILLED_DESTINATION)
+
+
+@pytest.mark.parametrize("phase", KILLED_DESTINATION)
+def test_destination_killed(left_by_destination: dict[str, Outcome], phase: str) -> None:
+    """A source that waits for ever, or a guest that runs nowhere any more."""
+    outcome = left_by_destination[phase]
+    assert outcome.result.status == "failed"
+    assert outcome.result.error_desc == "the destination is gone: nothing heard for 5 s"
+    assert outcome.result.guest_alive == "source"
+    assert outcome.guest_ran_on
+    assert outcome.seconds < SILENCE_S + SLACK_S
+
+
+# The source is killed.
+
+
+def source_killed(folder: Path, phase: str) -> Outcome:
+    """Let a destination wait for a source that is killed in `phase`."""
+    there = waiting_destination(folder, phase)
+    with Command(folder, "migrate", "--uri", f"unix:{there.uri.path}", config=ENDLESS) as source:
+        source.wait_for({"first round": "round 1", "later round": "round 3"}[phase])
+        source.process.kill()
+        source.process.wait()
+        return left_alone(there)
+
+
+def source_falls_silent(folder: Path, phase: str) -> Outcome:
+    """The same for phases that pass too quickly to be hit: the source is a fake."""
+    there = waiting_destination(folder, phase)
+    with FakeSource(there.uri) as source:
+        source.greet(HELLO)
+        if phase == "before commit":
+            stream = encode_sections([encode_global_state("running")])
+            source.send(c.RoundStart(round_no=1, first_seq=1))
+            source.send(c.Verify(last_seq=0, digests=[ZERO_DIGEST]))
+            source.expect(c.Verified)
+            source.send(c.Devices(data=stream, last=True))
+            source.expect(c.Ready)
+        return left_alone(there)
+
+
+def waiting_destination(folder: Path, phase: str) -> Destination:
+    inner = folder / phase
+    inner.mkdir()
+    return Destination(settings(to=inner / "target", commit_timeout=SILENCE_S), inner)
+
+
+def left_alone(there: Destination) -> Outcome:
+    began = time.monotonic()
+    outcome = Outcome(there.result(), time.monotonic() - began)
+    inner = Path(there.uri.path).parent
+    inner.rmdir()  # neither socket nor memory in it
+    return outcome
+
+
+def source_lost(folder: Path, phase: str) -> Outcome:
+    """Either way."""
+    return (source_killed if "round" in phase else source_falls_silent)(folder, phase)
+
+
+LOST_SOURCE = ("setup", "first round", "later round", "before commit")
+
+
+@pytest.fixture(scope="module")
+def left_by_source() -> Iterator[dict[str, Outcome]]:
+    yield from outcomes(source_lost, LOST_SOURCE)
+
+
+@pytest.mark.parametrize("phase", LOST_SOURCE)
+def test_source_killed(left_by_source: dict[str, Outcome], phase: str) -> None:
+    """A destination that starts a guest nobody gave away, or that stays for ever."""
+    outcome = left_by_source[phase]
+    assert exit_code(outcome.result) == 1
+    assert outcome.result.status == "failed"
+    assert "the source is gone: nothing heard for 5 s" in str(outcome.result.error_desc)
+    assert outcome.result.guest_alive != "destination"
+    assert outcome.result.self_check is None
+    assert outcome.seconds < SILENCE_S + SLACK_S

@@ -1,0 +1,165 @@
+"""A user's mistake is one line and exit 2, before anything has been started."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+
+from pipeline.cli import run_command
+from tests.system.migrations import ROOT, listen
+
+GUEST = "guest: {kind: synthetic, memory: 1MiB, workload: {working-set: 64KiB}}\n"
+PARAMETERS = "parameters: {compress-threads: 1, decompress-threads: 1}\n"
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that `arguments` get; AssertionError where a process was started."""
+    before = set(psutil.Process().children(recursive=True))
+    assert run_command(list(arguments)) == 2
+    assert set(psutil.Process().children(recursive=True)) <= before
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("pageferry: ")
+    assert shown.err.count("\n") == 1
+    return shown.err.removeprefix("pageferry: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "found an empty file"),
+        (GUEST + "codec: zlib\ncodec: zstd\n", "codec"),
+        (GUEST + "codek: zlib\n", "codek: found an unknown key (did you mean codec?)"),
+        (GUEST + "parameters: {max-bandwidth: 1MB}\n", "expected bytes"),
+        (GUEST + "parameters: {compress-level: 10}\n", "a value between 0 and 9"),
+        (GUEST + "parameters: {compress-threads: 0}\n", "a value between 1 and 255"),
+        (GUEST + "parameters: {compress-threads: 256}\n", "a value between 1 and 255"),
+        (GUEST + "parameters: {decompress-threads: 0}\n", "a value between 1 and 255"),
+        (GUEST + "uri: 'tcp:127.0.0.1'\n", "has no port"),
+        (GUEST + f"uri: 'unix:/tmp/{'x' * 99}'\n", "has a path of 104 bytes, expected at most 103"),
+        ("guest: {kind: file, path: /no/such/file}\n", "/no/such/file does not exist"),
+        ("guest: {kind: file, path: /dev/null}\n", "/dev/null is not a regular file"),
+        (GUEST + "destination: {path: /dev}\n", "/dev is not a regular file"),
+        (GUEST + "destination: {path: /no/such/folder/x}\n", "there is no folder"),
+    ],
+)
+def test_a_mistake_in_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    """A mistake that is found only by the engine, or by the other end."""
+    path = folder / "c.yaml"
+    path.write_text(text)
+    assert told in complaint(capsys, "run", str(path))
+    path.unlink()
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def config(folder: Path) -> Iterator[str]:
+    path = folder / "c.yaml"
+    path.write_text(GUEST + PARAMETERS)
+    yield str(path)
+    path.unlink()
+
+
+@pytest.mark.parametrize("command", ["incoming", "run"])
+def test_a_port_in_use(
+    folder: Path, taken_port: int, config: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A destination that fails later, or a source that talks to whoever has the port."""
+    uri = f"tcp:127.0.0.1:{taken_port}"
+    assert folder.exists()
+    line = complaint(capsys, command, config, "--quiet", "--set", f"uri={uri}")
+    assert line.startswith("uri: cannot listen on tcp://127.0.0.1:")
+    assert "in use" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [("10.255.255.254:4444", "cannot listen"), ("no.such.host.:1", "uri: ")]
+)
+def test_an_address_that_is_not_here(
+    folder: Path, address: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback of the messaging library."""
+    assert folder.exists()
+    assert told in complaint(capsys, "incoming", "--quiet", "--uri", f"tcp:{address}")
+
+
+def test_a_file_that_is_no_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The user's file, removed to make room for a socket."""
+    precious = folder / "precious"
+    precious.write_text("precious")
+    line = complaint(capsys, "incoming", "--quiet", "--uri", f"unix:{precious}")
+    assert "is a file or folder" in line
+    assert precious.read_text() == "precious"
+    precious.unlink()
+
+
+def test_a_unix_socket_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The socket of another destination, taken away from it."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as other:
+        other.bind(f"ipc://{folder}/control")
+        line = complaint(capsys, "incoming", "--quiet", "--uri", f"unix:{folder}/control")
+    assert "somebody does" in line
+    (folder / "control").unlink()
+
+
+def test_a_dead_unix_socket_is_no_obstacle(folder: Path) -> None:
+    """A destination that was killed once, and never starts again."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "control"))
+    with listen(folder, "--uri", f"unix:{folder}/control") as there:
+        assert there.uri.path == f"{folder}/control"
+        there.process.terminate()
+        assert there.code() == 130, there.words
+    assert not (folder / "control").exists()
+
+
+def run_without(folder: Path, config: str, *packages: str, codec: str) -> tuple[int, str]:
+    """Exit code and words of `run` where `packages` are not installed."""
+    hidden = folder / "sitecustomize.py"
+    hidden.write_text(f"import sys; sys.modules.update(dict.fromkeys({packages!r}))\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-B",
+            "-m",
+            "pipeline",
+            "run",
+            config,
+            "--quiet",
+            "--set",
+            f"codec={codec}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    hidden.unlink()
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("codec", "package"), [("zstd", "zstandard"), ("lz4", "lz4")])
+def test_a_codec_that_is_not_installed(folder: Path, config: str, codec: str, package: str) -> None:
+    """A worker that fails at its first page, on the machine of somebody who installed less."""
+    line = f"pageferry: codec: {codec} needs the package {package}: pip install 'pageferry[codecs]'"
+    assert run_without(folder, config, package, codec=codec) == (2, line + "\n")
+
+
+def test_the_other_codecs_need_no_package(folder: Path, config: str) -> None:
+    """An optional package that is imported all the same."""
+    assert run_without(folder, config, "zstandard", "lz4", codec="zlib") == (0, "")

@@ -1,0 +1,142 @@
+"""A guest at work moves: it is right, it goes on there, and it stops here."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import Config
+from pipeline.guests.synthetic import SyntheticGuest
+from pipeline.result import Result
+from pipeline.source import make_guest, migrate
+from pipeline.tracking import uffd
+from protocol.limits import PAGE_BYTES
+from tests.pipeline.guests.helpers import wait_until
+from tests.system.migrations import MIB, both_ends, listen, nobody, settings
+
+WORKING_PAGES = 512
+DIRTY_RATE = 4 * MIB
+NEEDS_UFFD = pytest.mark.skipif(uffd.probe() is not None, reason=str(uffd.probe()))
+WAYS = [
+    pytest.param("uffd", "full", marks=NEEDS_UFFD),
+    pytest.param("uffd", "frames", marks=NEEDS_UFFD),
+    ("hash", "full"),
+    ("hash", "off"),
+]
+
+
+@contextmanager
+def synthetic_guest() -> Iterator[SyntheticGuest]:
+    """The guest of `settings()`, at work."""
+    guest = make_guest(Config.model_validate(settings()))
+    assert isinstance(guest, SyntheticGuest)
+    try:
+        yield guest
+    finally:
+        guest.close()
+
+
+def writes(fd: int) -> int:
+    """How often the guest whose memory `fd` is has written: the sum of its table."""
+    return int(np.frombuffer(os.pread(fd, WORKING_PAGES * 8, 0), np.uint64).sum())
+
+
+def assert_moved(here: Result, there: Result) -> None:
+    """Completed, clean, and its downtime is what the guest itself saw."""
+    assert here.error_desc is None
+    assert (here.status, there.status) == ("completed", "completed")
+    assert there.self_check == "clean"
+    assert here.guest_alive == there.guest_alive == "destination"
+    assert there.guest_gap is not None
+    assert here.downtime is not None
+    assert abs(here.downtime - there.guest_gap) <= max(0.2 * there.guest_gap, 30)
+
+
+@pytest.mark.parametrize(("tracker", "verify"), WAYS)
+def test_every_way_to_track_and_to_verify(folder: Path, tracker: str, verify: str) -> None:
+    """A tracker that misses pages, which only the verification would hide."""
+    here, there = both_ends(settings(tracker=tracker, verify=verify), folder)
+    assert_moved(here, there)
+    assert (here.tracker, here.tracker_reason) == (tracker, "asked for")
+    assert here.verified == {"full": True, "frames": "frames", "off": None}[verify]
+    assert here.guest_dirty_rate is not None
+    assert 0.3 * DIRTY_RATE < here.guest_dirty_rate < 1.5 * DIRTY_RATE
+
+
+def test_a_pattern_with_a_position(folder: Path) -> None:
+    """A place in the working set that is lost on the way: pages skipped, or written twice."""
+    guest = settings()["guest"]
+    guest = {**guest, "workload": {**guest["workload"], "pattern": "sequential"}}
+    assert_moved(*both_ends(settings(guest), folder))
+
+
+@pytest.mark.parametrize("tracker", [pytest.param("uffd", marks=NEEDS_UFFD), "hash"])
+def test_what_is_written_after_the_last_scan(folder: Path, tracker: str) -> None:
+    """Pages lost between the decision to switch over and the stop; verify: off finds nothing."""
+    with synthetic_guest() as guest:
+        stop, memory = guest.stop, guest.blocks[0].fd
+
+        def stop_after_more_writes() -> str:
+            count = writes(memory)
+            wait_until(lambda: writes(memory) > count + 100)
+            return stop()
+
+        guest.stop = stop_after_more_writes  # type: ignore[method-assign]
+        here, there = both_ends(settings(tracker=tracker, verify="off"), folder, guest=guest)
+    assert here.status == "completed"
+    assert there.self_check == "clean"
+
+
+@pytest.mark.parametrize("batch_pages", [1, 1024])
+def test_the_smallest_and_the_largest_batch(folder: Path, batch_pages: int) -> None:
+    """A window or a slot that is made for the default alone."""
+    guest = {"kind": "synthetic", "memory": "4MiB", "workload": {"working-set": "1MiB"}}
+    assert_moved(*both_ends(settings(guest, batch_pages=batch_pages), folder))
+
+
+def test_the_smallest_guest(folder: Path) -> None:
+    """Fewer pages than workers, than a batch, than a scan."""
+    guest = {"kind": "synthetic", "memory": 8 * PAGE_BYTES}
+    assert_moved(*both_ends(settings(guest), folder))
+
+
+def test_more_workers_than_work(folder: Path) -> None:
+    """Slots or grants that run out where workers outnumber batches."""
+    threads = {"compress-threads": 9, "decompress-threads": 7}
+    assert_moved(*both_ends(settings(parameters=threads), folder))
+
+
+def test_a_slow_link_takes_more_than_one_round(folder: Path) -> None:
+    """A switch-over on a guess, while more is dirty than fits into the downtime."""
+    config = settings(parameters={"max-bandwidth": "8MiB", "downtime-limit": 200})
+    here, there = both_ends(config, folder)
+    assert_moved(here, there)
+    assert len(here.rounds) >= 3
+    assert sum(one.wire_bytes for one in here.rounds) == here.ram.transferred  # type: ignore[union-attr]
+    assert all(one.pages <= 1.1 * WORKING_PAGES for one in here.rounds[1:])
+
+
+def test_it_really_moved(folder: Path) -> None:
+    """Two ends that share the memory: every check passes and nothing was ever sent."""
+    arrived = folder / "arrived"
+    with (
+        listen(folder, "--stay", "60", config=settings(to=arrived)) as there,
+        synthetic_guest() as guest,
+    ):
+        here = migrate(Config.model_validate(settings()), there.uri, nobody, guest=guest)
+        assert here.status == "completed"
+        left, size_bytes = guest.blocks[0].fd, guest.blocks[0].pages * PAGE_BYTES
+        count = writes(left)
+        with arrived.open("rb") as file:
+            wait_until(lambda: writes(file.fileno()) > count)
+            status, other = os.fstat(file.fileno()), os.fstat(left)
+        assert (status.st_dev, status.st_ino) != (other.st_dev, other.st_ino)
+        assert writes(left) == count, "the guest at the source went on"
+        os.pwrite(left, b"\xaa" * size_bytes, 0)
+        there.process.terminate()
+        assert there.code() == 0, there.words
+        assert there.result().self_check == "clean"
+    arrived.unlink()
