@@ -1,7 +1,6 @@
 """A command that starts workers, says which, and waits to be killed.
 
-Its workers are idle, or compress workers that wait for the wire limit, or for a
-destination that is not there.
+One worker is idle, one waits for the wire limit, one for a destination that is not there.
 """
 
 import os
@@ -15,7 +14,7 @@ import zmq
 
 from protocol.limits import PAGE_BYTES
 from tests.workers import bodies
-from tests.workers.driving import own
+from tests.workers.driving import Context, own
 from workers.compress import CompressSettings, compress_worker
 from workers.link import PoolAddress
 from workers.live import LiveSettings
@@ -27,29 +26,23 @@ JOBS = 10
 """More than fit into the queues of a connection that leads nowhere."""
 
 
-def main(state: str) -> None:
-    """Start two workers, say their pids, and sleep."""
-    pool = Pool(zmq.Context(), "orphan")
-    if state == "idle":
-        pool.start(2, bodies.obedient, own, lambda: None)
-    else:
-        _start_compressing(pool, state)
-    workers = psutil.Process(_fork_server()).children()
-    sys.stdout.write(" ".join(str(worker.pid) for worker in workers) + "\n")
+def main() -> None:
+    """Start the workers, say their pids, and sleep."""
+    context: Context = zmq.Context()
+    idle = Pool(context, "idle")
+    idle.start(1, bodies.obedient, own, lambda: None)
+    pools = [_compressing(context, rate) for rate in (10, 0)]
+    servers = psutil.Process().children()
+    workers = [worker.pid for server in servers for worker in server.children()]
+    sys.stdout.write(" ".join(map(str, workers)) + "\n")
     sys.stdout.flush()
     time.sleep(1000)
+    del pools
 
 
-def _fork_server() -> int:
-    (server,) = (p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline()))
-    return server.pid
-
-
-def _start_compressing(pool: Pool, state: str) -> None:
-    memory = shared_memory("orphan", PAGE_BYTES)
-    live_fd = LiveSettings.memory()
-    live = LiveSettings(live_fd)
-    live.rate = 10 if state == "limited" else 0
+def _compressing(context: Context, rate: int) -> Pool:
+    memory, live_fd = shared_memory("orphan", PAGE_BYTES), LiveSettings.memory()
+    LiveSettings(live_fd).rate = rate
 
     def settings(address: PoolAddress) -> CompressSettings:
         return CompressSettings(
@@ -64,13 +57,13 @@ def _start_compressing(pool: Pool, state: str) -> None:
             live=PassedFd(live_fd),
         )
 
-    pool.start(2, compress_worker, settings, lambda: None)
-    nowhere = Path(os.environ["TMPDIR"]) / "nowhere"
-    pool.broadcast(Connect([f"ipc://{nowhere}"]))
-    pages = np.zeros(1, np.uint32).tobytes()
+    pool = Pool(context, "compress")
+    pool.start(1, compress_worker, settings, lambda: None)
+    pool.send(0, Connect([f"ipc://{Path(os.environ['TMPDIR']) / 'nowhere'}"]))
     for seq in range(1, JOBS + 1):
-        pool.broadcast(SendJob(seq, 0, 1, 0, 0, False, pages))
+        pool.send(0, SendJob(seq, 0, 1, 0, 0, False, np.zeros(1, np.uint32).tobytes()))
+    return pool
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -4,12 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.workers import bodies
 from tests.workers.driving import Context, hear, own, pid, started, until
@@ -18,31 +15,17 @@ from workers.messages import Checked, Grant
 ROOT = Path(__file__).parents[2]
 
 
-@contextmanager
-def command(state: str) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
-    """A process of its own whose workers are in this state, and those workers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.workers.orphan", state],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    with process:
+def test_workers_of_a_killed_command_end_and_clear_up(folder: Path) -> None:
+    """Workers, sockets and folders that stay on the machine for every command that was killed."""
+    command = [sys.executable, "-m", "tests.workers.orphan"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
-            pids = process.stdout.readline().split()
-            yield process, [psutil.Process(int(pid)) for pid in pids]
+            workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+            assert len(workers) == 3
+            assert list(folder.iterdir())
         finally:
             process.kill()
-
-
-@pytest.mark.parametrize("state", ["idle", "limited", "unreachable"])
-def test_workers_of_a_killed_command_end_and_clear_up(state: str, folder: Path) -> None:
-    """Workers, sockets and folders that stay on the machine for every command that was killed."""
-    with command(state) as (process, workers):
-        assert len(workers) == 2
-        assert list(folder.iterdir())
-        process.kill()
         _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
     until(lambda: not list(folder.iterdir()))

@@ -38,7 +38,7 @@ ZERO_PAGE = bytes(PAGE_BYTES)
 rising = st.sets(st.integers(0, 40)).map(lambda pages: indices(*sorted(pages)))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(pages=rising)
 def test_runs_are_the_longest_stretches_of_neighbours(pages: np.ndarray) -> None:
     """A page left out at the end of a run, or read to the place of another."""
@@ -159,7 +159,7 @@ def test_a_void_entry_never_counts_as_equal() -> None:
     assert differing(hashes, table).tolist() == [False, True, True, True]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(pages=rising.filter(len))
 def test_entries_are_those_of_the_pages(pages: np.ndarray) -> None:
     """The hashes of other pages, where a list looks like one run and is none."""
