@@ -1,8 +1,11 @@
-"""Start of the command. Imports nothing: every worker process imports the main module again."""
+"""Start of the command. Imports next to nothing: every worker process imports it again."""
+
+import signal
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
     from pipeline.cli import run_command
 
     raise SystemExit(run_command())

@@ -122,7 +122,6 @@ class ControlLink:
     def tick(self, now_ns: int) -> None:
         """Send a heartbeat when one is due; PeerLost when the other end is silent."""
         if self._channel is None:
-            self._liveness.heard(now_ns)
             return
         if self._liveness.owes_heartbeat(now_ns):
             self.send(Alive())

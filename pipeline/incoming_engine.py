@@ -26,6 +26,7 @@ from protocol.limits import MAX_DEVICE_BYTES
 from protocol.session import Stage
 from protocol.uri import Uri
 from workers.decompress import DecompressSettings, decompress_worker
+from workers.link import remove_socket
 from workers.memory import PassedFd, page_hashes, shared_memory
 from workers.messages import Arrived, Checked, FromWorker, Grant, Refused
 from workers.pages import ZERO_HASH, Hashes
@@ -62,6 +63,7 @@ class IncomingEngine:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._fds: list[int] = []
+        self._data_endpoints: list[str] = []
         self._landings: list[Landing] = []
         self._asking: dict[int, int] = {}
         self._used: dict[int, int] = {}
@@ -94,6 +96,7 @@ class IncomingEngine:
         block_pages = tuple(block.pages for block in blocks)
         limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
         workers = parameters.decompress_threads
+        self._data_endpoints = [uri.data_endpoint(worker) for worker in range(workers)]
         window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
         self._landings = [Landing(block) for block in blocks]
         hashes = self._expect_hashes(block_pages) if hello.verify == "full" else None
@@ -105,13 +108,13 @@ class IncomingEngine:
             decompress_worker,
             lambda address: DecompressSettings(
                 address=address,
-                endpoint=uri.data_endpoint(address.worker),
+                endpoint=self._data_endpoints[address.worker],
                 limits=limits,
                 slots=PassedFd(self.reassembly.fd),
                 memory=tuple(PassedFd(block.fd) for block in blocks),
                 hashes=hashes,
             ),
-            self._tick,
+            self._hear_and_tick,
         )
         for sentinel in self._pool.sentinels:
             self._poller.register(sentinel, zmq.POLLIN)
@@ -135,15 +138,26 @@ class IncomingEngine:
             self._turn()
 
     def _turn(self) -> None:
-        unacknowledged = self._pool is not None and self._unacknowledged
-        ready = dict(self._poller.poll(ACKNOWLEDGE_MS if unacknowledged else POLL_MS))
+        wait_ms = POLL_MS
+        if self._pool is not None:
+            self._ask_idle(self._pool)
+            wait_ms = ACKNOWLEDGE_MS if self._unacknowledged else POLL_MS
+        ready = dict(self._poller.poll(wait_ms))
         if self._pool is not None:
             self._hear_workers(self._pool, ready)
             self._acknowledge(idle=not ready)
         if self.link.socket in ready:
-            for message in self.link.receive():
-                self._hear_peer(message)
+            self._hear_link()
         self._tick()
+
+    def _hear_and_tick(self) -> None:
+        """What must go on while the pool starts, however long that takes."""
+        self._hear_link()
+        self._tick()
+
+    def _hear_link(self) -> None:
+        for message in self.link.receive():
+            self._hear_peer(message)
 
     def _hear_workers(self, pool: Pool, ready: Mapping[object, int]) -> None:
         if pool.socket in ready:
@@ -151,7 +165,6 @@ class IncomingEngine:
                 self._hear_worker(pool, worker, message)
         if not ready.keys().isdisjoint(pool.sentinels):
             pool.check()
-        self._ask_idle(pool)
 
     def _tick(self) -> None:
         self.link.tick(monotonic_ns())
@@ -248,6 +261,8 @@ class IncomingEngine:
         """End workers, sockets and shared memory. Idempotent."""
         if self._pool is not None:
             self._pool.stop()
+            for endpoint in self._data_endpoints:
+                remove_socket(endpoint)
             self.reassembly.close()
         self.link.close()
         self._context.destroy()

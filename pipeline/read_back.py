@@ -1,8 +1,8 @@
 """Which pages of the destination's memory still have to be compared with what was sent.
 
 A page is taken off the list before it is read back, and put on it again when it is
-written: the rule of dirty tracking, once more. A mismatch of a page that was written
-meanwhile says nothing.
+written: the rule of dirty tracking, once more. Of a page that was written meanwhile a
+job says nothing: what counts is the newest job that was made of it.
 """
 
 from collections import deque
@@ -20,6 +20,9 @@ PLAN_PAGES = 4096
 PIECE_PAGES = 512
 """Pages in a job: 2 MiB, some 0.5 ms of a worker between two frames."""
 
+_NO_JOB = 0
+"""Stands for a page that was written and is in no job yet, or was never written."""
+
 
 class ReadBackList:
     """The comparison of all memory, piece by piece; owned by the receiver."""
@@ -27,8 +30,8 @@ class ReadBackList:
     def __init__(self, landings: list[Landing], expected: list[Hashes]) -> None:
         self._landings = landings
         self._expected = expected
-        self._compared: list[NDArray[np.bool_]] = [
-            np.zeros(len(table), np.bool_) for table in expected
+        self._newest_job: list[NDArray[np.uint32]] = [
+            np.zeros(len(table), np.uint32) for table in expected
         ]
         self._jobs: deque[ReadBack] = deque()
         self._asked: dict[int, ReadBack] = {}
@@ -41,7 +44,7 @@ class ReadBackList:
 
     def wrote(self, block: int, pages: Pages) -> None:
         """Pages were written: what was found out about them is void."""
-        self._compared[block][pages] = False
+        self._newest_job[block][pages] = _NO_JOB
         self._wrong[block][pages] = False
         self._unplanned += len(pages)
         if self._unplanned >= PLAN_PAGES:
@@ -52,13 +55,13 @@ class ReadBackList:
         self._unplanned = 0
         for block, landing in enumerate(self._landings):
             written = landing.written
-            pages = written[~self._compared[block][written]]
-            self._compared[block][pages] = True
+            pages = written[self._newest_job[block][written] == _NO_JOB]
             self._planned += len(pages)
             for start in range(0, len(pages), PIECE_PAGES):
                 self._number += 1
-                piece = pages[start : start + PIECE_PAGES].tobytes()
-                self._jobs.append(ReadBack(self._number, block, piece))
+                piece = pages[start : start + PIECE_PAGES]
+                self._newest_job[block][piece] = self._number
+                self._jobs.append(ReadBack(self._number, block, piece.tobytes()))
 
     def maybe_next(self) -> ReadBack | None:
         """The next job for a worker, if there is one."""
@@ -73,7 +76,7 @@ class ReadBackList:
         job = self._asked.pop(message.job)
         self._planned -= len(job.pages) // 4
         wrong = np.frombuffer(message.pages, np.uint32)
-        self._wrong[job.block][wrong[self._compared[job.block][wrong]]] = True
+        self._wrong[job.block][wrong[self._newest_job[job.block][wrong] == job.job]] = True
 
     @property
     def uncompared(self) -> int:

@@ -97,5 +97,5 @@ class Rounds:
                 f"not converging: scan {fixed.scan_ms:.0f} ms, verification"
                 f" {fixed.verify_ms:.0f} ms and device state {fixed.devices_ms:.0f} ms alone"
                 f" exceed the downtime-limit of {self.downtime_limit_ms:.0f} ms;"
-                f" {self.expected_downtime_ms:.0f} ms would do"
+                f" {int(self.expected_downtime_ms) + 1} ms would do"
             )

@@ -82,7 +82,7 @@ class SourceEngine:
             self.config.parameters.compress_threads,
             compress_worker,
             self._worker_settings(self._hash_table()),
-            self.pump.tick,
+            self.pump.hear_and_tick,
         )
         self.pump.watch_workers()
         welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)

@@ -93,13 +93,21 @@ class SourcePump:
             for worker, message in self._pool.receive():
                 self._hear_worker(worker, message)
         if self._link.socket in ready:
-            for peer_message in self._link.receive():
-                self._hear_peer(peer_message)
+            self._hear_link()
         if not ready.keys().isdisjoint(self._pool.sentinels):
             self._pool.check()
-        self.tick()
+        self._tick()
 
-    def tick(self) -> None:
+    def hear_and_tick(self) -> None:
+        """What must go on while the pool starts, however long that takes."""
+        self._hear_link()
+        self._tick()
+
+    def _hear_link(self) -> None:
+        for message in self._link.receive():
+            self._hear_peer(message)
+
+    def _tick(self) -> None:
         """What is due by the clock: heartbeat, window, observer, a cancel."""
         now_ns = monotonic_ns()
         self._link.tick(now_ns)

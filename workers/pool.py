@@ -20,7 +20,7 @@ import zmq
 
 from protocol import errors
 from protocol.errors import WorkerError
-from workers.link import PoolAddress, remove_socket
+from workers.link import PoolAddress
 from workers.messages import Broken, FromWorker, Stop, ToWorker, Up, decode_from_worker, encode
 
 STOP_SECONDS = 1.0
@@ -151,8 +151,6 @@ class Pool:
             process.close()
         self._processes.clear()
         self.socket.close()
-        for endpoint in self.endpoints.values():
-            remove_socket(endpoint)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ of an end wait at the same time.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,43 +107,6 @@ def destination_killed(folder: Path, phase: str) -> Outcome:
             guest.close()
 
 
-KILLED_DESTINATION = ("setup", "first round", "later round", "before commit")
-
-
-def outcomes(
-    scenario: Callable[[Path, str], Outcome], phases: tuple[str, ...]
-) -> Iterator[dict[str, Outcome]]:
-    """What came of each phase, all at the same time."""
-    with nothing_left() as folder:
-        with ThreadPoolExecutor(len(phases)) as pool:
-            found = pool.map(lambda phase: scenario(folder, phase), phases)
-            named = dict(zip(phases, found, strict=True))
-        remove_what_the_dead_left(folder)
-    yield named
-
-
-def remove_what_the_dead_left(folder: Path) -> None:
-    """The folder of the fork server's own socket, which multiprocessing removes at exit."""
-    for path in folder.glob("pymp-*"):
-        shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def left_by_destination() -> Iterator[dict[str, Outcome]]:
-    yield from outcomes(destination_killed, KILLED_DESTINATION)
-
-
-@pytest.mark.parametrize("phase", KILLED_DESTINATION)
-def test_destination_killed(left_by_destination: dict[str, Outcome], phase: str) -> None:
-    """A source that waits for ever, or a guest that runs nowhere any more."""
-    outcome = left_by_destination[phase]
-    assert outcome.result.status == "failed"
-    assert outcome.result.error_desc == "the destination is gone: nothing heard for 5 s"
-    assert outcome.result.guest_alive == "source"
-    assert outcome.guest_ran_on
-    assert outcome.seconds < SILENCE_S + SLACK_S
-
-
 # The source is killed.
 
 
@@ -191,18 +154,55 @@ def source_lost(folder: Path, phase: str) -> Outcome:
     return (source_killed if "round" in phase else source_falls_silent)(folder, phase)
 
 
-LOST_SOURCE = ("setup", "first round", "later round", "before commit")
+# All of it at the same time.
+
+
+PHASES = ("setup", "first round", "later round", "before commit")
+
+
+@dataclass
+class Left:
+    """What came of the end that was left, by the phase in which it lost the other."""
+
+    sources: dict[str, Outcome]
+    destinations: dict[str, Outcome]
 
 
 @pytest.fixture(scope="module")
-def left_by_source() -> Iterator[dict[str, Outcome]]:
-    yield from outcomes(source_lost, LOST_SOURCE)
+def left() -> Left:
+    with nothing_left() as folder:
+        with ThreadPoolExecutor(2 * len(PHASES)) as pool:
+            sources = pool.map(lambda phase: destination_killed(folder, phase), PHASES)
+            destinations = pool.map(lambda phase: source_lost(folder, phase), PHASES)
+            outcomes = Left(
+                dict(zip(PHASES, sources, strict=True)),
+                dict(zip(PHASES, destinations, strict=True)),
+            )
+        remove_what_the_dead_left(folder)
+    return outcomes
 
 
-@pytest.mark.parametrize("phase", LOST_SOURCE)
-def test_source_killed(left_by_source: dict[str, Outcome], phase: str) -> None:
+def remove_what_the_dead_left(folder: Path) -> None:
+    """The folder of the fork server's own socket, which multiprocessing removes at exit."""
+    for path in folder.glob("pymp-*"):
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_destination_killed(left: Left, phase: str) -> None:
+    """A source that waits for ever, or a guest that runs nowhere any more."""
+    outcome = left.sources[phase]
+    assert outcome.result.status == "failed"
+    assert outcome.result.error_desc == "the destination is gone: nothing heard for 5 s"
+    assert outcome.result.guest_alive == "source"
+    assert outcome.guest_ran_on
+    assert outcome.seconds < SILENCE_S + SLACK_S
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_source_killed(left: Left, phase: str) -> None:
     """A destination that starts a guest nobody gave away, or that stays for ever."""
-    outcome = left_by_source[phase]
+    outcome = left.destinations[phase]
     assert exit_code(outcome.result) == 1
     assert outcome.result.status == "failed"
     assert "the source is gone: nothing heard for 5 s" in str(outcome.result.error_desc)

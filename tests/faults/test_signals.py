@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
 from pipeline.source import migrate
+from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import python, wait_until
 from tests.system.migrations import MIB, Command, Destination, listen, settings
 
@@ -74,22 +75,10 @@ def assert_told(other: Result) -> None:
     assert other.guest_alive == "source"
 
 
-SIGNALS = pytest.mark.parametrize(
-    "send",
-    [
-        to_it(signal.SIGINT),
-        to_it(signal.SIGTERM),
-        to_its_group(signal.SIGINT),
-        to_its_group(signal.SIGTERM),
-    ],
-    ids=["int", "term", "group-int", "group-term"],
-)
-
-
-@SIGNALS
-def test_the_source_is_cancelled_in_its_rounds(folder: Path, send: Signal) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_source_is_cancelled_in_its_rounds(folder: Path, number: signal.Signals) -> None:
     """A cancel taken for a worker's death, a writer left stopped, a destination not told."""
-    source_cancelled(folder, send, "round 1", SLOW)
+    source_cancelled(folder, to_its_group(number), "round 1", SLOW)
 
 
 def test_the_source_is_cancelled_in_setup(folder: Path) -> None:
@@ -110,7 +99,7 @@ def source_cancelled(folder: Path, send: Signal, moment: str, parameters: dict[s
     assert not (folder / "target").exists()
 
 
-@SIGNALS
+@pytest.mark.parametrize("send", [to_it(signal.SIGINT), to_its_group(signal.SIGTERM)])
 def test_the_destination_is_cancelled_in_the_rounds(folder: Path, send: Signal) -> None:
     """A source that goes on, or fails, when the destination said that it was cancelled."""
     destination_cancelled(folder, send, rounds=1, parameters=SLOW)
@@ -124,9 +113,10 @@ def test_the_destination_is_cancelled_in_setup(folder: Path) -> None:
 def destination_cancelled(
     folder: Path, send: Signal, rounds: int, parameters: dict[str, Any]
 ) -> None:
+    waiting = settings(to=folder / "target", parameters={"decompress-threads": 12})
     with (
         file_at_work(folder) as guest,
-        listen(folder, config=settings(to=folder / "target")) as there,
+        listen(folder, "--uri", f"unix:{folder}/control", config=waiting) as there,
     ):
         sent = False
 
@@ -157,9 +147,16 @@ def test_cancelled_while_no_destination_answers(folder: Path) -> None:
         assert_cancelled(here, to_it(signal.SIGTERM))
 
 
-@pytest.mark.parametrize("send", [to_it(signal.SIGTERM), to_its_group(signal.SIGINT)])
-def test_run_is_cancelled(folder: Path, send: Signal) -> None:
+def test_run_is_cancelled(folder: Path) -> None:
     """The child that is the other end left behind, or its end taken for a failure."""
     with Command(folder, "run", config=settings(parameters={"max-bandwidth": "1MiB"})) as command:
         command.wait_for("round 1")
-        assert_cancelled(command, send)
+        assert_cancelled(command, to_it(signal.SIGTERM))
+
+
+def test_run_is_cancelled_before_anything_moves(folder: Path) -> None:
+    """An end that nobody waits for any more, waiting for ever for a source."""
+    with Command(folder, "run", "--quiet", config=settings()) as command:
+        wait_until(lambda: any("incoming" in one.cmdline() for one in processes_of(folder)), 10)
+        command.process.terminate()
+        assert command.code() == 130, command.words

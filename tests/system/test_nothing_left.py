@@ -47,8 +47,9 @@ def test_many_in_a_row(folder: Path) -> None:
 def test_private_memory(folder: Path, memory: str) -> None:
     """A process that holds guest memory: twice a guest's size on a machine full of guests."""
     guest = {**SYNTHETIC, "memory": memory, "workload": {"working-set": "32MiB"}}
+    config = settings(guest, parameters={"downtime-limit": 10_000})
     most: dict[str, int] = {}
-    with Command(folder, "run", "--quiet", config=settings(guest)) as command:
+    with Command(folder, "run", "--quiet", config=config) as command:
         while command.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 command.process.wait(0.05)

@@ -17,7 +17,7 @@ from tests.workers.driving import Context, hear, started
 from tests.workers.memories import hash_of, indices, memory_file
 from workers.codecs import compress
 from workers.decompress import DecompressSettings, decompress_worker
-from workers.link import PoolAddress
+from workers.link import PoolAddress, remove_socket
 from workers.memory import PassedFd, page_hashes
 from workers.messages import Arrived, Checked, Grant, ReadBack, Refused
 from workers.pool import Pool
@@ -108,11 +108,13 @@ def decompressing(context: Context, folder: Path, *, hashed: bool = True) -> Ite
         memory = [stack.enter_context(memory_file(pages)) for pages in BLOCK_PAGES]
         slots = stack.enter_context(memory_file(SLOTS * BATCH_PAGES))
         table_fd = stack.enter_context(memory_file(1))
+        endpoint = f"ipc://{folder / 'data'}"
+        stack.callback(remove_socket, endpoint)
 
         def settings(address: PoolAddress) -> DecompressSettings:
             return DecompressSettings(
                 address=address,
-                endpoint=f"ipc://{folder / 'data'}",
+                endpoint=endpoint,
                 limits=LIMITS,
                 slots=PassedFd(slots),
                 memory=tuple(PassedFd(fd) for fd in memory),

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
 
+import psutil
 import zmq
 
 from workers.link import PoolAddress
@@ -58,6 +59,16 @@ def hear_from(pool: Pool, kind: type[Message]) -> tuple[int, Message]:
 def is_silent(pool: Pool, for_ms: int = 100) -> bool:
     """Whether nothing comes for a while: enough for a worker that would answer at once."""
     return not pool.socket.poll(for_ms)
+
+
+@contextmanager
+def sleeping() -> Iterator[None]:
+    """AssertionError where the only worker that there is works meanwhile."""
+    (worker,) = (child for ours in psutil.Process().children() for child in ours.children())
+    before = worker.cpu_times()
+    yield
+    after = worker.cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.1
 
 
 def pid(pool: Pool, worker: int = 0) -> int:

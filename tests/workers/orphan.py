@@ -14,12 +14,12 @@ import zmq
 
 from protocol.limits import PAGE_BYTES
 from tests.workers import bodies
-from tests.workers.driving import Context, own
+from tests.workers.driving import Context, hear, own
 from workers.compress import CompressSettings, compress_worker
 from workers.link import PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, shared_memory
-from workers.messages import Connect, SendJob
+from workers.messages import Connect, SendJob, Sent
 from workers.pool import Pool
 
 JOBS = 10
@@ -36,8 +36,7 @@ def main() -> None:
     workers = [worker.pid for server in servers for worker in server.children()]
     sys.stdout.write(" ".join(map(str, workers)) + "\n")
     sys.stdout.flush()
-    time.sleep(1000)
-    del pools
+    time.sleep(1000 * len(pools))
 
 
 def _compressing(context: Context, rate: int) -> Pool:
@@ -62,6 +61,7 @@ def _compressing(context: Context, rate: int) -> Pool:
     pool.send(0, Connect([f"ipc://{Path(os.environ['TMPDIR']) / 'nowhere'}"]))
     for seq in range(1, JOBS + 1):
         pool.send(0, SendJob(seq, 0, 1, 0, 0, False, np.zeros(1, np.uint32).tobytes()))
+    hear(pool, Sent)  # the next one has to wait
     return pool
 
 

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
-import psutil
 import pytest
 
 from protocol.errors import FrameDamaged, GuestError
@@ -22,7 +20,7 @@ from tests.workers.compressing import (
     compressing,
     contents,
 )
-from tests.workers.driving import PATIENCE_MS, Context, hear, is_silent
+from tests.workers.driving import PATIENCE_MS, Context, hear, is_silent, sleeping
 from tests.workers.memories import hash_of, page, random_pages, text_pages
 from workers.compress import DATA_HIGH_WATER
 from workers.messages import Sent
@@ -243,36 +241,6 @@ def test_a_guest_whose_memory_shrank_is_named(start: Start) -> None:
             hear(worker.pool, Sent)
 
 
-@contextmanager
-def _written_to(fd: int) -> Iterator[None]:
-    """While this lasts, somebody writes to the first page, as fast as it goes."""
-    stop = Event()
-    patterns = [random_pages(1, seed) for seed in range(8)] + [ZERO]
-
-    def write() -> None:
-        while not stop.is_set():
-            for pattern in patterns:
-                os.pwrite(fd, pattern, 0)
-
-    writer = Thread(target=write)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join()
-
-
-def test_zero_test_hash_and_payload_are_of_the_same_bytes(start: Start) -> None:
-    """A page that is written while it is compressed: a hash of bytes that were never sent."""
-    with start() as worker, _written_to(worker.memory[0]):
-        for seq in range(1, 200):
-            batch = worker.job(seq, 0)
-            (sent,) = contents(batch).values() if len(batch.pages) else (None,)
-            noted = int(worker.tables[0][0])
-            assert sent is None or noted == hash_of(sent)
-
-
 JOBS = 60
 
 
@@ -286,20 +254,12 @@ def test_a_full_lane_makes_the_worker_wait_without_spinning(start: Start) -> Non
             told += 1
             assert worker.sent().seq == told
         assert DATA_HIGH_WATER <= told < JOBS // 2, "the queues and the kernel's buffer, no more"
-        process = _only_worker()
-        before = process.cpu_times().user
-        assert is_silent(worker.pool, 300)
-        assert process.cpu_times().user - before < 0.1
+        with sleeping():
+            assert is_silent(worker.pool, 300)
         for seq in range(1, JOBS + 1):
             assert worker.batch().seq == seq
         for seq in range(told + 1, JOBS + 1):
             assert worker.sent().seq == seq
-
-
-def _only_worker() -> psutil.Process:
-    """The one child that the fork server has."""
-    (found,) = (child for ours in psutil.Process().children() for child in ours.children())
-    return found
 
 
 def test_the_wire_limit_holds_back_and_is_told(start: Start) -> None:

@@ -23,7 +23,7 @@ from tests.workers.decompressing import (
     decompressing,
     frame_of,
 )
-from tests.workers.driving import Context, is_silent
+from tests.workers.driving import Context, is_silent, sleeping
 from tests.workers.memories import hash_of, indices, page, random_pages, text_pages
 from workers.decompress import DATA_HIGH_WATER
 from workers.pages import ZERO_HASH
@@ -107,7 +107,8 @@ def test_without_a_grant_nothing_is_read(worker: Decompressor) -> None:
     with worker.connected(HELLO) as lane:
         sent = _send_what_goes(lane, 100)
         assert DATA_HIGH_WATER <= sent < 40, "the queues and the kernel's buffer, no more"
-        assert is_silent(worker.pool)
+        with sleeping():
+            assert is_silent(worker.pool, 300)
         for seq in range(1, sent + 1):
             worker.grant(seq % SLOTS)
             assert worker.arrived().seq == seq

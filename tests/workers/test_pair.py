@@ -1,7 +1,9 @@
 """Real compress workers and real decompress workers, joined: memory goes across whole."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from tests.workers.driving import Context, hear_from, started
 from tests.workers.memories import memory_file, random_pages, text_pages
 from workers.compress import CompressSettings, compress_worker
 from workers.decompress import DecompressSettings, decompress_worker
+from workers.link import PoolAddress, remove_socket
 from workers.live import LiveSettings
 from workers.memory import PassedFd, page_hashes
 from workers.messages import Arrived, Connect, Grant, SendJob, Sent
+from workers.pool import Pool
 
 SESSION = b"a pair of rooms."
 PAGES, BATCH = 4 * 250, 64
@@ -35,62 +39,78 @@ def content() -> bytes:
     return b"".join(parts)
 
 
+@dataclass
+class Pair:
+    """Two workers here, two workers there, connected; the slots and hashes that they fill."""
+
+    here: Pool
+    there: Pool
+    slots: int
+    hashes: int
+
+    def send_all(self) -> list[Arrived]:
+        """Send every page once; what arrives."""
+        for worker in self.there.workers:
+            self.there.send(worker, Grant(list(range(worker, JOBS, 2))))
+        for seq in range(1, JOBS + 1):
+            pages = np.arange((seq - 1) * BATCH, min(seq * BATCH, PAGES), dtype=np.uint32)
+            job = SendJob(seq, 0, 1, 0, seq % 2, False, pages.tobytes())
+            self.here.send(seq // 2 % 2, job)
+        arrived = [hear_from(self.there, Arrived) for _ in range(JOBS)]
+        assert all(message.seq % 2 == worker for worker, message in arrived)
+        assert {hear_from(self.here, Sent)[1].seq for _ in range(JOBS)} == {*range(1, JOBS + 1)}
+        return [message for _, message in arrived]
+
+
+@contextmanager
+def paired(context: Context, folder: Path, memory: bytes, codec: str) -> Iterator[Pair]:
+    """The workers of both ends, over `memory`."""
+    with ExitStack() as stack:
+        fd = stack.enter_context(memory_file(PAGES, memory))
+        slots = stack.enter_context(memory_file(JOBS * BATCH))
+        hashes, live = (stack.enter_context(memory_file(2)) for _ in range(2))
+        LiveSettings(live).level = 1
+        endpoints = [f"ipc://{folder / f'data{lane}'}" for lane in range(2)]
+        for endpoint in endpoints:
+            stack.callback(remove_socket, endpoint)
+
+        def receiving(address: PoolAddress) -> DecompressSettings:
+            return DecompressSettings(
+                address=address,
+                endpoint=endpoints[address.worker],
+                limits=LIMITS,
+                slots=PassedFd(slots),
+                memory=(),
+                hashes=None,
+            )
+
+        def sending(address: PoolAddress) -> CompressSettings:
+            return CompressSettings(
+                address=address,
+                session=SESSION,
+                codec=codec,
+                batch_pages=BATCH,
+                content_digest=True,
+                block_pages=(PAGES,),
+                memory=(PassedFd(fd),),
+                hashes=PassedFd(hashes),
+                live=PassedFd(live),
+            )
+
+        there = stack.enter_context(started(context, decompress_worker, receiving, count=2))
+        here = stack.enter_context(started(context, compress_worker, sending, count=2))
+        here.broadcast(Connect(endpoints))
+        yield Pair(here, there, slots, hashes)
+
+
 @pytest.mark.parametrize("codec", ["none", "zlib", "zstd", "lz4"])
 def test_memory_goes_across_whole(context: Context, folder: Path, codec: str) -> None:
     """Anything at all between reading a page here and having it in a slot there."""
     memory = content()
-    with ExitStack() as stack:
-        fd = stack.enter_context(memory_file(PAGES, memory))
-        slots = stack.enter_context(memory_file(JOBS * BATCH))
-        sent_fd, live_fd = (stack.enter_context(memory_file(2)) for _ in range(2))
-        LiveSettings(live_fd).level = 1
-        there = stack.enter_context(
-            started(
-                context,
-                decompress_worker,
-                lambda address: DecompressSettings(
-                    address=address,
-                    endpoint=f"ipc://{folder / f'data{address.worker}'}",
-                    limits=LIMITS,
-                    slots=PassedFd(slots),
-                    memory=(),
-                    hashes=None,
-                ),
-                count=2,
-            )
-        )
-        here = stack.enter_context(
-            started(
-                context,
-                compress_worker,
-                lambda address: CompressSettings(
-                    address=address,
-                    session=SESSION,
-                    codec=codec,
-                    batch_pages=BATCH,
-                    content_digest=True,
-                    block_pages=(PAGES,),
-                    memory=(PassedFd(fd),),
-                    hashes=PassedFd(sent_fd),
-                    live=PassedFd(live_fd),
-                ),
-                count=2,
-            )
-        )
-        here.broadcast(Connect([there.endpoints[0], there.endpoints[1]]))
-        for worker in there.workers:
-            there.send(worker, Grant(list(range(worker, JOBS, 2))))
-        for seq in range(1, JOBS + 1):
-            pages = np.arange((seq - 1) * BATCH, min(seq * BATCH, PAGES), dtype=np.uint32)
-            job = SendJob(seq, 0, 1, 0, seq % 2, False, pages.tobytes())
-            here.send(seq // 2 % 2, job)
-        arrived = [hear_from(there, Arrived) for _ in range(JOBS)]
-        assert sorted(hear_from(here, Sent)[1].seq for _ in range(JOBS)) == [*range(1, JOBS + 1)]
-        assert all(message.seq % 2 == worker for worker, message in arrived)
-        rebuilt = _rebuilt([message for _, message in arrived], slots)
-        table = page_hashes(sent_fd, (PAGES,))[0].copy()
-    assert rebuilt == memory
-    assert _hashes_that_came([message for _, message in arrived], table)
+    with paired(context, folder, memory, codec) as pair:
+        arrived = pair.send_all()
+        assert _rebuilt(arrived, pair.slots) == memory
+        assert _hashes_that_came(arrived, page_hashes(pair.hashes, (PAGES,))[0])
 
 
 def _rebuilt(arrived: list[Arrived], slots: int) -> bytes:

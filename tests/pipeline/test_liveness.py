@@ -1,0 +1,46 @@
+"""Heartbeats owed, and the other end counted as gone: not early, not late, by whose silence."""
+
+import pytest
+
+from pipeline.liveness import HEARTBEAT_NS, SILENCE_SECONDS, Liveness
+
+SECOND = 1_000_000_000
+START = 500 * SECOND
+
+
+def test_a_heartbeat_is_owed_after_a_second_of_our_own_silence() -> None:
+    """An end that says nothing while it works, and is given up."""
+    alive = Liveness(START)
+    assert not alive.owes_heartbeat(START + HEARTBEAT_NS - 1)
+    assert alive.owes_heartbeat(START + SECOND)
+    alive.spoke(START + SECOND)
+    assert not alive.owes_heartbeat(START + 2 * SECOND - 1)
+    assert alive.owes_heartbeat(START + 2 * SECOND)
+
+
+def test_what_is_heard_is_not_what_was_said() -> None:
+    """Two ends that each keep quiet because the other one speaks."""
+    alive = Liveness(START)
+    alive.heard(START + SECOND)
+    assert alive.owes_heartbeat(START + SECOND)
+    alive.spoke(START + 5 * SECOND)
+    assert alive.is_lost(START + 6 * SECOND)
+
+
+def test_five_seconds_of_silence_are_the_end() -> None:
+    """A peer that is lost and waited for, or there and given up."""
+    alive = Liveness(START)
+    assert SILENCE_SECONDS == 5
+    assert not alive.is_lost(START + 5 * SECOND - 1)
+    assert alive.is_lost(START + 5 * SECOND)
+    alive.heard(START + 4 * SECOND)
+    assert not alive.is_lost(START + 8 * SECOND)
+    assert alive.is_lost(START + 9 * SECOND)
+
+
+@pytest.mark.parametrize("patience_s", [0.5, 30])
+def test_patience_can_be_another(patience_s: float) -> None:
+    """From ready on it is the commit timeout that counts."""
+    alive = Liveness(START)
+    assert not alive.is_lost(START + int(patience_s * SECOND) - 1, patience_s)
+    assert alive.is_lost(START + int(patience_s * SECOND), patience_s)
