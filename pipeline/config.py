@@ -22,6 +22,7 @@ from pipeline.fields import (
     cache_refusal,
     cache_size,
 )
+from protocol.control import CodecName, VerifyMode
 from protocol.limits import MAX_BATCH_PAGES, PAGE_BYTES
 
 MIB = 1 << 20
@@ -138,9 +139,9 @@ class Config(Section):
     destination: Destination = Destination()
     uri: UriText | None = None
     tracker: Literal["auto", "uffd", "hash"] = "auto"
-    codec: Literal["none", "zlib", "zstd", "lz4"] = "zlib"
+    codec: CodecName = "zlib"
     batch_pages: Annotated[int, Between(1, MAX_BATCH_PAGES)] = 64
-    verify: Literal["full", "frames", "off"] = "full"
+    verify: VerifyMode = "full"
     autostart: bool = True
     commit_timeout: Annotated[float, Between(0.1, 86_400)] = 30
     parameters: Parameters = Parameters()
@@ -149,7 +150,7 @@ class Config(Section):
     security: Security = Security()
 
     @property
-    def effective_codec(self) -> str:
+    def effective_codec(self) -> CodecName:
         """The codec, or none where the capability `compress` is off."""
         return self.codec if self.capabilities.compress else "none"
 

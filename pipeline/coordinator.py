@@ -140,10 +140,13 @@ class Coordinator:
         self._status.change(Status.DEVICE, Status.COMPLETED)
 
     def _take_back(self) -> None:
-        """Let the guest run again; what went wrong first stays the reason."""
+        """Let the guest run again if it ran; what went wrong first stays the reason."""
         try:
-            self._guest.resume()
+            if self._run_state == "running":
+                self._guest.resume()
         except GuestError:
+            self.guest_alive = "none"
+        if self._guest.is_dead():
             self.guest_alive = "none"
 
     def _fail(self, error: Exception) -> None:
@@ -153,7 +156,7 @@ class Coordinator:
         if cancelled:
             self._status.change(self._status.status, Status.CANCELLING)
         self.engine.say_goodbye(self.error, failed=not cancelled)
-        if self.guest_alive == "source" and self._run_state == "running":
+        if self.guest_alive == "source":
             self._take_back()
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:

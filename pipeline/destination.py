@@ -8,6 +8,7 @@ import psutil
 import structlog
 
 from pipeline.config import Config
+from pipeline.environment import check_codec
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
 from pipeline.guests.synthetic import SyntheticArrival
@@ -55,6 +56,7 @@ def _guest_maker(config: Config) -> Callable[[Hello], ArrivingGuest]:
     path = config.destination.path
 
     def make(hello: Hello) -> ArrivingGuest:
+        check_codec(hello.codec)
         _check_room(hello, path)
         match hello.kind:
             case "synthetic":

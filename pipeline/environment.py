@@ -17,7 +17,7 @@ _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 
 def check_environment(config: Config, *, source: bool, destination: bool) -> None:
     """ConfigError for what is missing here, for the ends that are to run on this machine."""
-    _check_codec(config.effective_codec)
+    check_codec(config.effective_codec)
     if source and isinstance(config.guest, FileGuest):
         _check_guest(config.guest)
     target = config.destination.path
@@ -27,7 +27,8 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
             _check_different(config.guest.path, target)
 
 
-def _check_codec(codec: str) -> None:
+def check_codec(codec: str) -> None:
+    """ConfigError where the package that `codec` needs is not installed."""
     package = _PACKAGES.get(codec)
     if package and find_spec(package) is None:
         raise ConfigError(

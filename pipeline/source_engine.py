@@ -21,6 +21,7 @@ from pipeline.source_pump import SourcePump
 from pipeline.source_statistics import SourceStatistics
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
+from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
@@ -159,7 +160,10 @@ class SourceEngine:
         """Mark what was written since the last scan."""
         began = monotonic_ns()
         for block, scan in self.tracking.scans.items():
-            self.dirty.mark(block, scan.scan())
+            try:
+                self.dirty.mark(block, scan.scan())
+            except ProcessLookupError as error:
+                raise GuestError(f"{self.guest.name} is gone: {error.strerror}") from None
         self.statistics.scan_ns += monotonic_ns() - began
         if not self.tracking.scans:
             self.scan_hashes(self.dirty.mark)

@@ -105,6 +105,7 @@ class SwitchOver:
             piece = stream[start : start + DEVICE_PIECE_BYTES]
             self._engine.link.send(c.Devices(data=piece, last=start == starts[-1]))
         ready = self._engine.pump.expect(c.Ready, within_s=LOAD_SECONDS)
+        self._engine.link.patience_s = self._engine.config.commit_timeout
         self._clock.lap("transfer", other="load", other_ms=ready.load_ms)
 
     def commit(self) -> None:

@@ -5,7 +5,7 @@ a number in one may be is checked here, when it is decoded. Envelopes, numbers a
 acknowledgements are protocol/channel.py's.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,6 +13,8 @@ from msgspec import Meta, Struct
 from protocol import limits
 from protocol.errors import RemoteProtocolError
 
+CodecName = Literal["none", "zlib", "zstd", "lz4"]
+VerifyMode = Literal["full", "frames", "off"]
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Digest = Annotated[int, Meta(ge=0)]
@@ -46,8 +48,8 @@ class Hello(Message, frozen=True):
     kind: Annotated[str, Meta(max_length=32)]
     blocks: Annotated[list[BlockInfo], Meta(min_length=1, max_length=limits.MAX_BLOCKS)]
     batch_pages: Annotated[int, Meta(ge=1, le=limits.MAX_BATCH_PAGES)]
-    codec: Annotated[str, Meta(max_length=32)]
-    verify: Annotated[str, Meta(max_length=32)]
+    codec: CodecName
+    verify: VerifyMode
     connections: Annotated[int, Meta(ge=1, le=limits.MAX_ENDPOINTS)]
 
 

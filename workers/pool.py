@@ -25,6 +25,9 @@ from workers.messages import Broken, FromWorker, Stop, ToWorker, Up, decode_from
 
 STOP_SECONDS = 1.0
 START_SECONDS = 20.0
+LAST_WORD_MS = 500
+"""How long the last message of a worker that has ended may be on its way; only that of one
+that was killed is not waited for."""
 _PRELOAD = ["workers.compress", "workers.decompress", "zstandard", "lz4.block"]
 
 Settings = TypeVar("Settings")
@@ -132,7 +135,8 @@ class Pool:
         """WorkerError when one has died."""
         for worker, process in self._processes.items():
             if process.exitcode is not None:
-                list(self.receive())  # its own word for what went wrong comes first
+                while process.exitcode >= 0 and self.socket.poll(LAST_WORD_MS):
+                    list(self.receive())  # its own word for what went wrong comes first
                 raise WorkerError(
                     f"{self._stage} worker {worker} (pid {process.pid}) died,"
                     f" exit code {process.exitcode}"

@@ -60,6 +60,10 @@ class SourceGuest(Protocol):
         """The reason, where `arm` answered with nothing."""
         ...
 
+    def is_dead(self) -> bool:
+        """Whether its process is seen to have ended, so that it runs nowhere."""
+        ...
+
     def stop(self) -> str:
         """Stop it; the run state that it had ("running" or "paused"). Idempotent."""
         ...

@@ -44,6 +44,10 @@ class FileGuest:
         """Why the kernel does not track it."""
         return "a file's writer does not register itself"
 
+    def is_dead(self) -> bool:
+        """Whether the writer has ended; a file without one never is."""
+        return self._writer is not None and self._writer.has_ended()
+
     def stop(self) -> str:
         """Stop the writer; a file without one is "paused", as nothing runs."""
         return "paused" if self._writer is None else self._writer.stop()

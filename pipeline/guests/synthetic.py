@@ -56,7 +56,7 @@ class _Machine:
 
     def close(self) -> None:
         """End the process and wait for it. Idempotent."""
-        if self._process.returncode is not None:
+        if self._socket.fileno() < 0:
             return
         with contextlib.suppress(GuestError):
             self.ask(wire.Quit(), wire.Done, _END_S)
@@ -147,6 +147,10 @@ class _Guest:
         self.blocks.append(GuestBlock(described.name, described.pages, fd))
         self._address = described.address
 
+    def is_dead(self) -> bool:
+        """Whether the machine's process has ended."""
+        return self._machine.is_dead()
+
     def statistics(self) -> GuestStatistics:
         """The dirty rate since the last call, and the gap, where it has arrived."""
         told = self._machine.ask(wire.Statistics(), wire.Told)
@@ -213,10 +217,6 @@ class SyntheticArrival(_Guest):
     def load_devices(self, sections: list[Section]) -> None:
         """Take the four sections and nothing else."""
         self._machine.ask(wire.Load(sections), wire.Done)
-
-    def is_dead(self) -> bool:
-        """Whether the machine's process has ended."""
-        return self._machine.is_dead()
 
     def start(self) -> bool:
         """Let it go on."""

@@ -45,6 +45,10 @@ class Writer:
             self._stopped = False
             self._signal(signal.SIGCONT)
 
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return bool(self._poll.poll(0))
+
     def close(self) -> None:
         """Let go of it, as it is. Idempotent."""
         if self._pidfd >= 0:
@@ -78,7 +82,7 @@ class Writer:
                 states.add(stat.read_text(errors="replace").rpartition(")")[2].split()[0])
             except (FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
                 continue
-        if self._poll.poll(0) or not states - _ENDED:
+        if self.has_ended() or not states - _ENDED:
             raise self._gone()
         return states - _ENDED
 

@@ -45,6 +45,10 @@ class LeavingMemory:
         """Why."""
         return "a test's memory"
 
+    def is_dead(self) -> bool:
+        """Nothing runs that could end."""
+        return False
+
     def stop(self) -> str:
         """Let the test stop whoever writes."""
         self._on_stop()

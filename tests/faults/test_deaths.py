@@ -71,7 +71,8 @@ def test_the_guest_dies(folder: Path) -> None:
     assert isinstance(guest, SyntheticGuest)
     try:
         here, there = killed_in_the_first_round(folder, guest, lambda: psutil.Process(guest.pid))
-        assert str(guest.pid) in str(here.error_desc)
+        assert here.error_desc == f"the synthetic guest is gone: process {guest.pid} ended"
+        assert here.guest_alive == "none"
         assert f"the source failed: {here.error_desc}" in str(there.error_desc)
     finally:
         guest.close()

@@ -90,10 +90,10 @@ def test_every_grant_is_used_once(worker: Decompressor) -> None:
 
 
 def _send_what_goes(lane: zmq.Socket[bytes], frames: int) -> int:
-    """How many of `frames` frames go out until the connection has been full for a while."""
+    """How many of `frames` frames go out until the connection has been full for a second."""
     for seq in range(1, frames + 1):
         try:
-            if not lane.poll(200, zmq.POLLOUT):
+            if not lane.poll(1000, zmq.POLLOUT):
                 return seq - 1
             pages = {index: page(NOISE, index) for index in range(BATCH_PAGES)}
             lane.send_multipart(frame_of(batch_of(seq, pages, "none")), zmq.NOBLOCK)
