@@ -52,7 +52,7 @@ class ControlLink:
     def bind(cls, context: Context, uri: Uri) -> "ControlLink":
         """The destination's end; ConfigError where the address cannot be had."""
         if uri.scheme == "unix":
-            _check_free(Path(uri.path))
+            check_free(Path(uri.path))
         socket = _socket(context, zmq.ROUTER)
         try:
             socket.bind(uri.endpoint)
@@ -130,6 +130,10 @@ class ControlLink:
                 f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
             )
 
+    def await_commit(self, timeout_s: float) -> None:
+        """From `Ready` on silence is borne for the commit's timeout, if that is longer."""
+        self.patience_s = max(SILENCE_SECONDS, timeout_s)
+
     def close(self) -> None:
         """Let the last word leave, then go. Idempotent."""
         if self.session.role == "destination" and not self.socket.closed:
@@ -137,7 +141,7 @@ class ControlLink:
         self.socket.close(LINGER_MS)
 
 
-def _check_free(path: Path) -> None:
+def check_free(path: Path) -> None:
     """ConfigError where binding, before which libzmq removes the file, would do harm."""
     if not path.exists():
         return

@@ -14,6 +14,7 @@ import structlog
 from pipeline.config import Config
 from pipeline.downtime import DowntimeClock
 from pipeline.guests.base import SourceGuest
+from pipeline.logs import log_if_unexpected
 from pipeline.result import GuestAlive
 from pipeline.rounds import FixedParts, Rounds, Verdict
 from pipeline.source_engine import SourceEngine
@@ -21,7 +22,7 @@ from pipeline.switch_over import SwitchOver
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, GuestError, MigrationError, NotStartedThere
+from protocol.errors import Cancelled, GuestError, NotStartedThere
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
 
@@ -64,7 +65,8 @@ class Coordinator:
             self._guest.statistics()
             self._send_rounds()
             self._switch_over()
-        except (MigrationError, OSError) as error:
+        except Exception as error:  # whatever it is, the guest has to run again
+            log_if_unexpected(error)
             self._fail(error)
         finally:
             self.engine.close()
@@ -128,7 +130,7 @@ class Coordinator:
     def _commit(self, steps: SwitchOver) -> None:
         if not self._status.change(Status.ACTIVE, Status.DEVICE):
             raise Cancelled("cancelled")
-        self.engine.pump.cancellable = False
+        self.engine.pump.commit()
         self.guest_alive = "unknown"
         try:
             steps.commit()
@@ -150,14 +152,14 @@ class Coordinator:
             self.guest_alive = "none"
 
     def _fail(self, error: Exception) -> None:
-        """Tell the other end, take the guest back where it is still ours, keep the reason."""
+        """Take the guest back where it is still ours, tell the other end, keep the reason."""
         cancelled = isinstance(error, Cancelled)
         self.error = str(error)
         if cancelled:
             self._status.change(self._status.status, Status.CANCELLING)
-        self.engine.say_goodbye(self.error, failed=not cancelled)
         if self.guest_alive == "source":
             self._take_back()
+        self.engine.say_goodbye(self.error, failed=not cancelled)
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)

@@ -30,7 +30,7 @@ class Dispatcher:
         self._lanes = 0
         self._window = 0
         self._credit: deque[int] = deque()
-        self._planned: Iterator[Planned] = iter(())
+        self._planned: deque[Iterator[Planned]] = deque()
         self._next_batch: Planned | None = None
         self._out: dict[int, Planned] = {}
         self._scans: deque[ScanJob] = deque()
@@ -55,8 +55,9 @@ class Dispatcher:
     def plan(self, batches: Iterable[Planned], pages: int) -> None:
         """Give out `batches`, of `pages` in all, behind those planned before; cut lazily."""
         self.pages_pending += pages
-        self._planned = _chain(self._next_batch, self._planned, batches)
-        self._next_batch = next(self._planned, None)
+        self._planned.append(iter(batches))
+        if self._next_batch is None:
+            self._take_next()
 
     def scan(self, block_pages: tuple[int, ...], every: int = 1) -> None:
         """Compare all pages of all blocks with the hash table; or every so many-th range."""
@@ -74,13 +75,20 @@ class Dispatcher:
         while self._credit:
             if self._next_batch is not None and self.last_seq - self.applied < self._window:
                 self._give_batch(self._credit.popleft(), self._next_batch)
-                self._next_batch = next(self._planned, None)
+                self._take_next()
             elif self._scans:
                 job = self._scans.popleft()
                 self._scanning[job.job] = job
                 self._pool.send(self._credit.popleft(), job)
             else:
                 return
+
+    def _take_next(self) -> None:
+        self._next_batch = None
+        while self._planned and self._next_batch is None:
+            self._next_batch = next(self._planned[0], None)
+            if self._next_batch is None:
+                self._planned.popleft()
 
     def _give_batch(self, worker: int, batch: Planned) -> None:
         block, pages = batch
@@ -141,12 +149,3 @@ class Dispatcher:
     def all_applied(self) -> bool:
         """Whether the destination holds everything: the fence between two rounds."""
         return self.all_given and self.applied == self.last_seq
-
-
-def _chain(
-    first: Planned | None, rest: Iterator[Planned], more: Iterable[Planned]
-) -> Iterator[Planned]:
-    if first is not None:
-        yield first
-    yield from rest
-    yield from more

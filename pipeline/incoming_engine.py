@@ -7,13 +7,14 @@ receiver looks. Decides nothing.
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from threading import Event
 from time import monotonic_ns
 
 import zmq
 
 from pipeline.config import Parameters
-from pipeline.control_link import ControlLink
+from pipeline.control_link import ControlLink, check_free
 from pipeline.extents import decode_extents
 from pipeline.guests.base import GuestBlock
 from pipeline.landing import Landing
@@ -42,7 +43,10 @@ ACKNOWLEDGE_FRAMES = 8
 would if each frame were acknowledged (a control message costs both ends some 40 us)."""
 
 ACKNOWLEDGE_MS = 1
-"""How long an acknowledgement waits for more frames; what it adds to a fence."""
+"""How long an idle receiver waits for more frames; what that adds to a fence."""
+
+ACKNOWLEDGE_LATE_NS = 5_000_000
+"""After this long even a receiver that is busy reading back acknowledges what there is."""
 
 APPLYING = (Stage.MOVING, Stage.VERIFYING)
 """Where the session lets the destination acknowledge: the first frames of a round may be
@@ -69,6 +73,7 @@ class IncomingEngine:
         self._used: dict[int, int] = {}
         self._pool: Pool | None = None
         self._acknowledged = 0
+        self._acknowledged_ns = 0
         self._decompress_ns = 0
         self.read_back: ReadBackList | None = None
         self.expected: list[Hashes] | None = None
@@ -77,7 +82,6 @@ class IncomingEngine:
         self.devices = bytearray()
         self.devices_complete = False
         self.committed = False
-        self.cancellable = True
 
     def listen(self, uri: Uri) -> str:
         """Bind the control connection; where it is."""
@@ -96,7 +100,7 @@ class IncomingEngine:
         block_pages = tuple(block.pages for block in blocks)
         limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
         workers = parameters.decompress_threads
-        self._data_endpoints = [uri.data_endpoint(worker) for worker in range(workers)]
+        self._data_endpoints = _free_endpoints(uri, workers)
         window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
         self._landings = [Landing(block) for block in blocks]
         hashes = self._expect_hashes(block_pages) if hello.verify == "full" else None
@@ -168,7 +172,7 @@ class IncomingEngine:
 
     def _tick(self) -> None:
         self.link.tick(monotonic_ns())
-        if self._cancel.is_set() and self.cancellable:
+        if self._cancel.is_set() and not self.committed:
             raise Cancelled("cancelled at the destination")
 
     def _hear_worker(self, pool: Pool, worker: int, message: FromWorker) -> None:
@@ -203,9 +207,11 @@ class IncomingEngine:
 
     def _acknowledge(self, *, idle: bool) -> None:
         """Tell the source how far memory is: every few frames, or when nothing more comes."""
-        due = 1 if idle else ACKNOWLEDGE_FRAMES
+        late = monotonic_ns() - self._acknowledged_ns > ACKNOWLEDGE_LATE_NS
+        due = 1 if idle or late else ACKNOWLEDGE_FRAMES
         if self._unacknowledged < due or self.link.session.stage not in APPLYING:
             return
+        self._acknowledged_ns = monotonic_ns()
         applied = self._acknowledged = self.reassembly.applied
         self.link.send(
             c.Applied(
@@ -237,6 +243,7 @@ class IncomingEngine:
                 self._take_devices(data, last=last)
             case c.Commit():
                 self.committed = True
+                self._stop_listening_to_workers()
             case c.Cancel(reason=reason, failed=failed):
                 raise PeerLost(f"the source failed: {reason}") if failed else Cancelled(reason)
 
@@ -245,6 +252,12 @@ class IncomingEngine:
             raise RemoteProtocolError(f"holes in unknown block {block}")
         landing = self._landings[block]
         landing.clear(decode_extents(extents, landing.pages))
+
+    def _stop_listening_to_workers(self) -> None:
+        """Neither a cancel nor a worker's end decides any more, now that the guest is ours."""
+        if self._pool is not None:
+            for source in (self._pool.socket, *self._pool.sentinels):
+                self._poller.unregister(source)
 
     def _take_devices(self, data: bytes, *, last: bool) -> None:
         if len(self.devices) + len(data) > MAX_DEVICE_BYTES:
@@ -268,3 +281,12 @@ class IncomingEngine:
         self._context.destroy()
         while self._fds:
             os.close(self._fds.pop())
+
+
+def _free_endpoints(uri: Uri, workers: int) -> list[str]:
+    """Where the decompress workers will listen; ConfigError where something else is there."""
+    endpoints = [uri.data_endpoint(worker) for worker in range(workers)]
+    if uri.scheme == "unix":
+        for endpoint in endpoints:
+            check_free(Path(endpoint.removeprefix("ipc://")))
+    return endpoints

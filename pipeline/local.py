@@ -95,7 +95,10 @@ class _Destination:
 
 
 def _merged(here: Result, there: Result | None) -> Result:
-    if here.status is Status.COMPLETED:
-        here.self_check = there.self_check if there else "the destination left no result"
-        here.guest_gap = there.guest_gap if there else None
+    if here.status is not Status.COMPLETED:
+        return here
+    if there is None or there.status is not Status.COMPLETED:
+        here.self_check = there.error_desc if there else "the destination left no result"
+    else:
+        here.self_check, here.guest_gap = there.self_check, there.guest_gap
     return here

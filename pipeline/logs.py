@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from protocol.errors import MigrationError
+
 
 def configure_logging(*, quiet: bool) -> None:
     """Log from INFO on, or from WARNING on where `quiet`; once, before anything logs."""
@@ -20,3 +22,9 @@ def configure_logging(*, quiet: bool) -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def log_if_unexpected(error: Exception) -> None:
+    """Log where `error` came from, unless it is one that is meant for the user."""
+    if not isinstance(error, MigrationError | OSError):
+        structlog.get_logger().error("unexpected error: a bug of pageferry", exc_info=error)

@@ -5,6 +5,7 @@ is in order the reassembly's, whether memory is right the read-back's.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from time import monotonic_ns
 
@@ -13,6 +14,7 @@ import xxhash
 from pipeline.config import Parameters
 from pipeline.guests.base import ArrivingGuest
 from pipeline.incoming_engine import IncomingEngine
+from pipeline.logs import log_if_unexpected
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
 from protocol.errors import Cancelled, GuestError, IntegrityError, MigrationError
@@ -68,7 +70,9 @@ class Receiver:
             self._load()
             self._start()
             self._status.change(Status.ACTIVE, Status.COMPLETED)
-        except (MigrationError, OSError) as error:
+            self._part()
+        except Exception as error:  # whatever it is, the other end has to hear of it
+            log_if_unexpected(error)
             self._fail(error)
         finally:
             self.engine.close()
@@ -117,20 +121,24 @@ class Receiver:
                 self._run_state = decode_global_state(section)
         assert self.guest is not None
         self.guest.load_devices([s for s in sections if s.name != GLOBAL_STATE])
-        engine.link.patience_s = self._commit_timeout_s
+        engine.link.await_commit(self._commit_timeout_s)
         engine.link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
 
     def _start(self) -> None:
         """Wait for the commit, then start: never without it, never twice."""
         engine = self.engine
         engine.wait(lambda: engine.committed)
-        engine.cancellable = False
         began = monotonic_ns()
         if self._autostart and self._run_state == "running":
             self._start_guest()
         engine.link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=self.runs_here))
+
+    def _part(self) -> None:
+        """Let the source hear that the guest runs; it runs here, whatever comes of that."""
+        link = self.engine.link
         deadline = monotonic_ns() + int(FAREWELL_SECONDS * 1e9)
-        engine.wait(lambda: engine.link.all_acknowledged or monotonic_ns() > deadline)
+        with suppress(MigrationError):
+            self.engine.wait(lambda: link.all_acknowledged or monotonic_ns() > deadline)
 
     def _start_guest(self) -> None:
         """Start it; a definite no goes to the source where the guest is seen dead."""

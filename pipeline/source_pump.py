@@ -67,6 +67,12 @@ class SourcePump:
         for sentinel in self._pool.sentinels:
             self._poller.register(sentinel, zmq.POLLIN)
 
+    def commit(self) -> None:
+        """From here on only the destination's answer decides: no cancel, no worker's end."""
+        self.cancellable = False
+        for source in (self._pool.socket, *self._pool.sentinels):
+            self._poller.unregister(source)
+
     def expect(self, answer: type[Answer], within_s: float) -> Answer:
         """Wait for the peer's `answer`; PeerLost when it does not come in time."""
         deadline_ns = monotonic_ns() + int(within_s * 1e9)
@@ -89,12 +95,12 @@ class SourcePump:
         """Give out what can be given out, wait for a moment, take in what has come."""
         self._dispatcher.feed()
         ready = dict(self._poller.poll(POLL_MS))
-        if self._pool.socket in ready:
+        if self.cancellable and self._pool.socket in ready:
             for worker, message in self._pool.receive():
                 self._hear_worker(worker, message)
         if self._link.socket in ready:
             self._hear_link()
-        if not ready.keys().isdisjoint(self._pool.sentinels):
+        if self.cancellable and not ready.keys().isdisjoint(self._pool.sentinels):
             self._pool.check()
         self._tick()
 

@@ -11,7 +11,7 @@ from pipeline.downtime import DowntimeClock
 from pipeline.source_engine import SourceEngine
 from protocol import control as c
 from protocol.devices import Section, encode_sections
-from protocol.errors import GuestError, IntegrityError
+from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
 from protocol.limits import DEVICE_PIECE_BYTES
 from workers.pages import VOID_HASH, Pages
 
@@ -84,8 +84,11 @@ class SwitchOver:
 
     def _resend(self) -> None:
         engine = self._engine
-        assert engine.hashes is not None, "only verify: full finds mismatches"
+        if engine.hashes is None or engine.config.verify != "full":
+            raise RemoteProtocolError("mismatches found where nothing was to be compared")
         for block, pages in engine.pump.mismatches:
+            if block >= len(engine.block_pages) or int(pages.max()) >= engine.block_pages[block]:
+                raise RemoteProtocolError(f"a mismatch outside the guest's memory, block {block}")
             engine.hashes[block][pages] = VOID_HASH
             engine.dirty.mark(block, pages)
         engine.pump.mismatches.clear()
@@ -105,7 +108,7 @@ class SwitchOver:
             piece = stream[start : start + DEVICE_PIECE_BYTES]
             self._engine.link.send(c.Devices(data=piece, last=start == starts[-1]))
         ready = self._engine.pump.expect(c.Ready, within_s=LOAD_SECONDS)
-        self._engine.link.patience_s = self._engine.config.commit_timeout
+        self._engine.link.await_commit(self._engine.config.commit_timeout)
         self._clock.lap("transfer", other="load", other_ms=ready.load_ms)
 
     def commit(self) -> None:
