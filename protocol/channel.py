@@ -1,7 +1,7 @@
 """Numbers and acknowledgements for control messages, so that none is lost or heard twice.
 
-Pure: bytes in, messages out. After a reconnect the driver sends `unacknowledged()`
-again; what the other end had already heard is dropped there by its number.
+Pure: bytes in, messages out. `unacknowledged()` can be sent again at any time: what the
+other end has heard already is dropped there by its number.
 """
 
 import struct

@@ -65,7 +65,7 @@ MESSAGES: dict[Role, dict[tuple[Stage, type[AnyMessage]], Stage]] = {
 
 _ENDINGS: dict[Role, type[AnyMessage]] = {"source": c.Cancel, "destination": c.Failed}
 UNENDABLE = frozenset({_G.COMMITTED, _G.STARTED})
-"""From the commit on only Started or NotStarted ends a session (architecture.md, Commit)."""
+"""From the commit on only Started, NotStarted or a Failed that crossed it ends a session."""
 
 
 class Session:
