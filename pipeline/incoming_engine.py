@@ -69,7 +69,7 @@ class IncomingEngine:
         self._fds: list[int] = []
         self._data_endpoints: list[str] = []
         self._landings: list[Landing] = []
-        self._asking: dict[int, int] = {}
+        self._asking: set[int] = set()
         self._used: dict[int, int] = {}
         self._pool: Pool | None = None
         self._acknowledged = 0
@@ -186,7 +186,7 @@ class IncomingEngine:
                         self.read_back.wrote(block, pages)
             case Checked():
                 assert self.read_back is not None
-                self._asking[worker] -= 1
+                self._asking.discard(worker)
                 self.read_back.heard(message)
             case Refused(reason=reason):
                 raise RemoteProtocolError(reason)
@@ -227,8 +227,8 @@ class IncomingEngine:
         if self.read_back is None:
             return
         for worker in pool.workers:
-            if not self._asking.get(worker) and (job := self.read_back.maybe_next()):
-                self._asking[worker] = self._asking.get(worker, 0) + 1
+            if worker not in self._asking and (job := self.read_back.maybe_next()):
+                self._asking.add(worker)
                 pool.send(worker, job)
 
     def _hear_peer(self, message: c.AnyMessage) -> None:

@@ -54,17 +54,11 @@ class Reassembly:
         ]
         self._free = list(range(count))
         self.write_ns = 0
-        self.pages = 0
 
     @property
     def applied(self) -> int:
         """All frames up to this seq are in memory."""
         return self._waiting.applied
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no frame waits for an earlier one."""
-        return not len(self._waiting)
 
     def grant(self, count: int) -> list[int]:
         """`count` free slots, for a worker."""
@@ -90,7 +84,6 @@ class Reassembly:
         if self._expected is not None:
             _note_hashes(self._expected[batch.block], batch, pages, kinds)
         self._landings[batch.block].write(pages, kinds, self._slots[batch.slot])
-        self.pages += len(pages)
         return pages
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ to let it run again; from then on only the destination's answer decides who has 
 
 import xxhash
 
-from pipeline.dirty import DirtyMap, Planned
+from pipeline.dirty import DirtyMap
 from pipeline.downtime import DowntimeClock
 from pipeline.source_engine import SourceEngine
 from protocol import control as c
@@ -26,7 +26,6 @@ class SwitchOver:
         self._engine = engine
         self._clock = clock
         self._sent = DirtyMap(engine.block_pages)
-        self._found: list[Planned] = []
 
     def send_last(self) -> None:
         """Send all that is still dirty, now that nothing writes any more.
@@ -96,8 +95,9 @@ class SwitchOver:
         engine.fence()
 
     def _look_again(self) -> None:
-        self._engine.scan_hashes(lambda block, pages: self._found.append((block, pages)))
-        if any(len(pages) for _, pages in self._found):
+        found: list[Pages] = []
+        self._engine.scan_hashes(lambda _, pages: found.append(pages))
+        if any(len(pages) for pages in found):
             raise GuestError(f"{self._engine.guest.name} is being written")
 
     def load(self, sections: list[Section]) -> None:
