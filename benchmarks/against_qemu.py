@@ -25,7 +25,7 @@ from benchmarks import pageferry_peer, qemu_peer
 from benchmarks.image import build_image
 from benchmarks.report import Results, as_json, machine, print_report
 from benchmarks.running import Measured, RunError, Settings, Unavailable
-from pipeline.units import parse_bytes
+from pipeline.config.units import parse_bytes
 
 CORES = 2
 SEED = 1

@@ -6,7 +6,7 @@ import signal
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
-    from pipeline.cli import run_command
+    from pipeline.shell.cli import run_command
 
     raise SystemExit(run_command())
 

@@ -136,11 +136,17 @@ class WrittenScan:
         argument.walk_end = self._start
         while argument.walk_end < argument.end:
             argument.start = argument.walk_end
-            count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, argument)
+            try:
+                count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, argument)
+            except ProcessLookupError:
+                raise self._ended() from None
             pieces.append(self._expand(self._regions[:count]))
         if _has_ended(self._process):
-            raise ProcessLookupError(errno.ESRCH, f"process {self._pid} ended")
+            raise self._ended()
         return np.concatenate(pieces)
+
+    def _ended(self) -> ProcessLookupError:
+        return ProcessLookupError(errno.ESRCH, f"process {self._pid} ended")
 
     def close(self) -> None:
         """Close the descriptors. Idempotent."""

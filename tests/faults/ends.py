@@ -6,9 +6,9 @@ from threading import Thread
 
 import psutil
 
-from pipeline.config import Config, Parameters
-from pipeline.coordinator import Coordinator
-from pipeline.receiver import Receiver
+from pipeline.config.model import Config, Parameters
+from pipeline.destination.receiver import Receiver
+from pipeline.source.coordinator import Coordinator
 from pipeline.tracking.choice import Tracking
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri, parse_uri

@@ -6,11 +6,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.progress import Progress
 from pipeline.result import Result
-from pipeline.source import make_guest, migrate
+from pipeline.source.command import make_guest, migrate
 from tests.pipeline.guests.helpers import wait_until
 from tests.system.migrations import Destination, settings
 

@@ -8,10 +8,10 @@ from threading import Thread
 import pytest
 import zmq
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
-from pipeline.source import make_guest, migrate
+from pipeline.source.command import make_guest, migrate
 from protocol import control as c
 from protocol.frames import decode_hello
 from protocol.uri import Uri

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import zmq
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.result import Result
-from pipeline.source import migrate
+from pipeline.source.command import migrate
 from protocol import control as c
 from protocol.channel import Channel
 from tests.faults.fake_peers import BATCH_PAGES, HELLO, PAGES, FakeSource, frame

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
-from pipeline.source import make_guest, migrate
+from pipeline.source.command import make_guest, migrate
 from protocol import control as c
 from protocol.devices import Section, encode_global_state, encode_sections
 from protocol.status import Status

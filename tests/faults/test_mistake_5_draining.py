@@ -6,8 +6,8 @@ from time import monotonic
 
 import pytest
 
-from pipeline.coordinator import Coordinator
-from pipeline.rounds import WINDOW_NS
+from pipeline.source.coordinator import Coordinator
+from pipeline.source.rounds import WINDOW_NS
 from protocol.status import Status
 from tests.faults.ends import RunningSource
 from tests.faults.fake_destination import FakeDestination

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from pipeline.dispatcher import CREDIT
+from pipeline.source.dispatcher import CREDIT
 from protocol.status import Status
 from tests.faults.ends import END_S, RunningSource
 from tests.faults.fake_destination import FakeDestination

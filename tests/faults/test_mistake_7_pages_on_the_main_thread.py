@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.guests.file import FileGuest
 from pipeline.progress import Progress
-from pipeline.source import migrate
+from pipeline.source.command import migrate
 from protocol.limits import PAGE_BYTES
 from tests.faults.memories import random_words
 from tests.system.migrations import listen, settings

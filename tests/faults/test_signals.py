@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.model import Config
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
-from pipeline.source import migrate
+from pipeline.source.command import migrate
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import python, wait_until
 from tests.system.migrations import MIB, Command, Destination, listen, settings

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from pipeline.config import Config
-from pipeline.destination import incoming
+from pipeline.config.model import Config
+from pipeline.destination.command import incoming
 from pipeline.guests.base import SourceGuest
 from pipeline.progress import Progress
 from pipeline.result import Result
-from pipeline.source import migrate
+from pipeline.source.command import migrate
 from protocol.uri import Uri, parse_uri
 from tests.pipeline.guests.helpers import wait_until
 

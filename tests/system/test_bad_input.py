@@ -11,7 +11,7 @@ import psutil
 import pytest
 import zmq
 
-from pipeline.cli import run_command
+from pipeline.shell.cli import run_command
 from tests.system.migrations import ROOT, listen
 
 GUEST = "guest: {kind: synthetic, memory: 1MiB, workload: {working-set: 64KiB}}\n"

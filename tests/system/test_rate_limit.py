@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.guests.synthetic import SyntheticGuest
-from pipeline.source_statistics import SourceStatistics
+from pipeline.source.statistics import SourceStatistics
 from protocol.frames import HEADER
 from protocol.limits import PAGE_BYTES
 from tests.system.migrations import MIB, both_ends, settings

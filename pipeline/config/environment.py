@@ -1,0 +1,71 @@
+"""Whether this machine has what a configuration asks for; looks, and changes nothing.
+
+Each refusal is one line that names the key, what was found and what would do.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.config.model import Config, FileGuest
+from protocol.errors import ConfigError
+from protocol.limits import PAGE_BYTES
+
+_PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
+"""Codec → the package that it needs, where that is an optional one."""
+
+
+def check_environment(config: Config, *, source: bool, destination: bool) -> None:
+    """ConfigError for what is missing here, for the ends that are to run on this machine."""
+    check_codec(config.effective_codec)
+    if source and isinstance(config.guest, FileGuest):
+        _check_guest(config.guest)
+    target = config.destination.path
+    if destination and target is not None:
+        _check_target(target)
+        if source and isinstance(config.guest, FileGuest) and target.exists():
+            _check_different(config.guest.path, target)
+
+
+def check_codec(codec: str) -> None:
+    """ConfigError where the package that `codec` needs is not installed."""
+    package = _PACKAGES.get(codec)
+    if package and find_spec(package) is None:
+        raise ConfigError(
+            f"codec: {codec} needs the package {package}: pip install 'pageferry[codecs]'"
+        )
+
+
+def _check_guest(guest: FileGuest) -> None:
+    path = guest.path
+    if not path.is_file():
+        found = "is not a regular file" if path.exists() else "does not exist"
+        raise ConfigError(f"guest.path: {path} {found}, expected the file with the guest's memory")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"guest.path: {path} cannot be read")
+    size = path.stat().st_size
+    if size == 0 or size % PAGE_BYTES:
+        raise ConfigError(
+            f"guest.path: {path} has {size} bytes, expected a multiple of {PAGE_BYTES}, not 0"
+        )
+    if guest.pid is not None and not Path(f"/proc/{guest.pid}").exists():
+        raise ConfigError(f"guest.pid: found {guest.pid}, expected the pid of a running process")
+
+
+def _check_target(target: Path) -> None:
+    if target.exists():
+        if not target.is_file():
+            raise ConfigError(f"destination.path: {target} is not a regular file")
+        writable, what = os.access(target, os.W_OK), target
+    else:
+        what = target.parent
+        if not what.is_dir():
+            raise ConfigError(f"destination.path: there is no folder {what} to make the file in")
+        writable = os.access(what, os.W_OK | os.X_OK)
+    if not writable:
+        raise ConfigError(f"destination.path: {what} cannot be written")
+
+
+def _check_different(source: Path, target: Path) -> None:
+    if source.samefile(target):
+        raise ConfigError(f"destination.path: {target} is the guest's own memory file")

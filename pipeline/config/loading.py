@@ -1,0 +1,204 @@
+"""From a YAML file and `--set` options to a Config, or one line that says what is wrong.
+
+A line is `FILE:LINE: KEY: found X, expected Y`; of several mistakes the first in the
+file is told. Nothing outside the file is looked at here (pipeline/config/environment.py).
+"""
+
+import difflib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
+
+from pipeline.config.model import NOT_YET_KEYS, NOT_YET_VALUES, SECTIONS, Config, Section
+from protocol.errors import ConfigError
+
+_EXPECTED = {
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "bool_type": "true or false",
+    "path_type": "a path",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+    "invalid_key": "text as a key",
+}
+
+
+@dataclass
+class _Document:
+    """What was read, and from where each key came."""
+
+    where: str
+    data: CommentedMap
+    overridden: set[tuple[str, ...]] = field(default_factory=set)
+
+    def line(self, keys: Iterable[object]) -> int:
+        """The line of the deepest of `keys` that stands in the file, from 1."""
+        node: Any = self.data
+        line = 1
+        for key in keys:
+            if not isinstance(node, CommentedMap) or key not in (node.lc.data or {}):
+                break
+            line = node.lc.key(key)[0] + 1
+            node = node[key]
+        return line
+
+    def is_overridden(self, keys: tuple[object, ...]) -> bool:
+        """Whether the value at `keys`, or what it lies in, came from an option."""
+        return any(keys[: len(option)] == option for option in self.overridden)
+
+
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, need_guest: bool = True
+) -> Config:
+    """The configuration in `path` (None: all defaults), with `a.b=value` options over it.
+
+    Without `need_guest`, as for the incoming end, a missing guest is a synthetic one.
+    ConfigError, in one line, for every mistake.
+    """
+    document = _Document("--set", CommentedMap()) if path is None else _read(path)
+    for option in overrides:
+        _override(document, option)
+    if not need_guest:
+        document.data.setdefault("guest", CommentedMap(kind="synthetic"))
+    try:
+        return Config.model_validate(document.data)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+    raise ConfigError(min(_tell(document, mistake) for mistake in mistakes)[2])
+
+
+def _read(path: Path) -> _Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: found bytes that are not UTF-8, expected YAML") from None
+    data = _parse(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path}: found an empty file, expected a mapping with the key guest")
+    if not isinstance(data, CommentedMap):
+        raise ConfigError(f"{path}:1: found {_show(data)}, expected a mapping")
+    return _Document(str(path), data)
+
+
+def _parse(text: str, where: str) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", YAMLWarning)
+            return YAML().load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(_one_line(f"{where}:{line}: {error.problem}")) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(_one_line(f"{where}: not YAML: {error}")) from None
+
+
+def _override(document: _Document, option: str) -> None:
+    dotted, equals, text = option.partition("=")
+    keys = tuple(dotted.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(
+            f"--set: found {option!r}, expected KEY=VALUE, as in parameters.compress-level=6"
+        )
+    node: Any = document.data
+    for key in keys[:-1]:
+        if node.get(key) is None:
+            node[key] = CommentedMap()
+        node = node[key]
+        if not isinstance(node, CommentedMap):
+            raise ConfigError(f"--set: {dotted}: {key} is {_show(node)}, expected a mapping")
+    node[keys[-1]] = _parse(text, f"--set {dotted}")
+    document.overridden.add(keys)
+
+
+def _tell(document: _Document, mistake: ErrorDetails) -> tuple[bool, int, str]:
+    """(from an option, line, text) of a mistake: its place in the order, and what to say."""
+    keys = _keys(mistake)
+    option = document.is_overridden(keys)
+    line = document.line(keys)
+    where = "--set" if option or document.where == "--set" else f"{document.where}:{line}"
+    key = ".".join(map(str, keys))
+    return option, line, _one_line(f"{where}: {key}: {_explain(key, mistake)}")
+
+
+def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
+    """Where it is in the file; pydantic names a guest's kind as well, which is no key."""
+    loc: tuple[object, ...] = mistake["loc"]
+    if mistake["type"].startswith("union_tag"):
+        return (*loc, "kind")
+    if mistake["type"] == "misfit":
+        loc = (*loc, mistake["ctx"]["key"])
+    return (loc[0], *loc[2:]) if loc[0] == "guest" else loc
+
+
+def _explain(key: str, mistake: ErrorDetails) -> str:
+    kind, found = mistake["type"], mistake["input"]
+    if kind.startswith("union_tag") or kind == "misfit":
+        found = found.get(key.rpartition(".")[2])
+    if key in NOT_YET_KEYS:
+        return "not available in this version"
+    if found in NOT_YET_VALUES.get(key, ()) or kind == "too_long":
+        return f"{_show(found)} is not available in this version"
+    if kind == "extra_forbidden":
+        return _unknown_key(mistake["loc"])
+    if kind == "missing":
+        return "found nothing, expected a value"
+    return f"found {_show(found)}, {_allowed(kind, mistake)}"
+
+
+def _unknown_key(loc: tuple[object, ...]) -> str:
+    section: type[Section] = Config
+    for part in loc[:-1]:
+        section = SECTIONS.get(str(part), section)
+    allowed = [str(info.alias) for info in section.model_fields.values()]
+    close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"found an unknown key{hint}, expected one of {', '.join(allowed)}"
+
+
+def _allowed(kind: str, mistake: ErrorDetails) -> str:
+    context = mistake.get("ctx", {})
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "misfit":
+            return str(context["text"])
+        case "literal_error":
+            return f"expected {context['expected']}".replace("False", "false")
+        case "union_tag_invalid" | "union_tag_not_found":
+            return "expected 'synthetic' or 'file'"
+        case "string_too_long":
+            return f"expected at most {context['max_length']} characters"
+    return f"expected {_EXPECTED.get(kind, mistake['msg'])}"
+
+
+def _show(value: object) -> str:
+    """`value` as the user knows it, never long."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

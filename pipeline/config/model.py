@@ -1,0 +1,201 @@
+"""The configuration of one migration: names, types, defaults, ranges. Knows no file and no line.
+
+Frozen and strict: an unknown key or a value of the wrong type is an error. Every
+error raised here is a text that says what is allowed; loading.py puts before it
+where the value stands and what it was.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.fields import (
+    Bandwidth,
+    Between,
+    CacheSize,
+    FilePath,
+    GuestSize,
+    Rate,
+    UriText,
+    WorkingSet,
+    cache_refusal,
+    cache_size,
+)
+from protocol.control import CodecName, VerifyMode
+from protocol.limits import MAX_BATCH_PAGES, PAGE_BYTES
+
+MIB = 1 << 20
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _misfit(key: str, text: str) -> PydanticCustomError:
+    """The refusal of `key` of a section for what stands elsewhere."""
+    return PydanticCustomError("misfit", "{text}", {"key": key, "text": text})
+
+
+class Section(BaseModel):
+    """Base of all sections: keys are written with dashes, values are not converted."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        alias_generator=_dashed,
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+
+def _largest_working_set(memory: int) -> int:
+    """In whole pages, beside which a count of 8 bytes for each of them still fits."""
+    counts_a_page = PAGE_BYTES // 8
+    return memory // PAGE_BYTES * counts_a_page // (counts_a_page + 1) * PAGE_BYTES
+
+
+class Workload(Section):
+    """How a synthetic guest writes into its memory; rates in bytes of pages a second."""
+
+    pattern: Literal["idle", "uniform", "zipf", "sequential"] = "uniform"
+    working_set: WorkingSet = 64 * MIB
+    dirty_rate: Rate = 40 * MIB
+    bytes_per_page: Annotated[int, Between(16, PAGE_BYTES)] = 64
+    content: Literal["mixed", "zero", "text", "pointer", "random"] = "mixed"
+    seed: Annotated[int, Between(0, (1 << 63) - 1)] = 1
+
+
+class SyntheticGuest(Section):
+    """A guest that is built in: a process of its own with a workload."""
+
+    kind: Literal["synthetic"]
+    memory: GuestSize = 512 * MIB
+    workload: Workload = Workload()
+    on_completed: Literal["keep"] = "keep"
+
+    @field_validator("workload")
+    @classmethod
+    def _fits(cls, workload: Workload, info: ValidationInfo) -> Workload:
+        """The default working set is cut to what fits; one that was asked for is refused."""
+        most = _largest_working_set(info.data.get("memory", workload.working_set * 2))
+        if workload.working_set <= most:
+            return workload
+        if "working_set" in workload.model_fields_set:
+            raise _misfit("working-set", f"expected at most {most} bytes in this guest's memory")
+        return workload.model_copy(update={"working_set": most})
+
+
+class FileGuest(Section):
+    """Any memory that is a file, with the pid of its writer, or quiet."""
+
+    kind: Literal["file"]
+    path: FilePath
+    pid: Annotated[int, Between(1, 1 << 22)] | None = None
+    on_completed: Literal["keep"] = "keep"
+
+
+class Destination(Section):
+    """Where memory lands: a file, or None for an anonymous memory file."""
+
+    path: FilePath | None = None
+
+
+class Parameters(Section):
+    """QEMU's migration parameters; bandwidth in bytes/s on the wire, the limit in ms."""
+
+    compress_level: Annotated[int, Between(0, 9, "compress_level")] = 1
+    compress_threads: Annotated[int, Between(1, 255, "compress_threads")] = 8
+    decompress_threads: Annotated[int, Between(1, 255, "decompress_threads")] = 2
+    max_bandwidth: Bandwidth = 0
+    downtime_limit: Annotated[int, Between(0, (1 << 31) - 1, "downtime_limit")] = 300
+    xbzrle_cache_size: CacheSize = 64 * MIB
+
+
+class Capabilities(Section):
+    """QEMU's migration capabilities; what is False for good is not built in yet."""
+
+    compress: bool = True
+    xbzrle: Literal[False] = False
+    auto_converge: Literal[False] = False
+    zero_blocks: Literal[False] = False
+    events: bool = True
+    rdma_pin_all: Literal[False] = False
+    pause_before_switchover: Literal[False] = False
+
+
+class Security(Section):
+    """Who may connect."""
+
+    insecure: Literal[False] = False
+
+
+class Config(Section):
+    """All of it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)] = "guest"
+    guest: Annotated[SyntheticGuest | FileGuest, Field(discriminator="kind")]
+    destination: Destination = Destination()
+    uri: UriText | None = None
+    tracker: Literal["auto", "uffd", "hash"] = "auto"
+    codec: CodecName = "zlib"
+    batch_pages: Annotated[int, Between(1, MAX_BATCH_PAGES)] = 64
+    verify: VerifyMode = "full"
+    autostart: bool = True
+    commit_timeout: Annotated[float, Between(0.1, 86_400)] = 30
+    parameters: Parameters = Parameters()
+    capabilities: Capabilities = Capabilities()
+    disks: Annotated[tuple[()], Field(strict=False)] = ()
+    security: Security = Security()
+
+    @property
+    def effective_codec(self) -> CodecName:
+        """The codec, or none where the capability `compress` is off."""
+        return self.codec if self.capabilities.compress else "none"
+
+    @field_validator("parameters")
+    @classmethod
+    def _cache_fits(cls, parameters: Parameters, info: ValidationInfo) -> Parameters:
+        """The default cache is cut to the guest's memory; one that was asked for is refused."""
+        guest = info.data.get("guest")
+        if not isinstance(guest, SyntheticGuest) or parameters.xbzrle_cache_size <= guest.memory:
+            return parameters
+        if "xbzrle_cache_size" in parameters.model_fields_set:
+            raise _misfit("xbzrle-cache-size", cache_refusal("exceeds guest ram size"))
+        return parameters.model_copy(update={"xbzrle_cache_size": cache_size(guest.memory)})
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "synthetic": SyntheticGuest,
+    "workload": Workload,
+    "file": FileGuest,
+    "destination": Destination,
+    "parameters": Parameters,
+    "capabilities": Capabilities,
+    "security": Security,
+}
+"""Name in a pydantic location → its model; a guest stands there under its kind."""
+
+NOT_YET_KEYS = frozenset(
+    {
+        "convergence", "destination.data-ports", "destination.qmp", "destination.socket",
+        "guest.qmp", "guest.socket", "security.keys", "security.peers",
+    }
+)  # fmt: skip
+"""Keys that have a meaning, but not in this version: refused by name."""
+
+NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
+    "guest.kind": ("qemu",),
+    "guest.on-completed": ("quit",),
+    "codec": ("auto",),
+    "parameters.compress-threads": ("auto",),
+    "parameters.decompress-threads": ("auto",),
+    "capabilities.xbzrle": (True,),
+    "capabilities.auto-converge": (True,),
+    "capabilities.zero-blocks": (True,),
+    "capabilities.rdma-pin-all": (True,),
+    "capabilities.pause-before-switchover": (True,),
+    "security.insecure": (True,),
+}
+"""Values that have a meaning, but not in this version; any list of `disks` is one too."""

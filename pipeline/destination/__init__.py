@@ -1,0 +1,1 @@
+"""The end that a guest comes to."""

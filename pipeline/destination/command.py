@@ -1,0 +1,118 @@
+"""The destination as a command: waits for a guest, keeps it, tells what happened."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import structlog
+
+from pipeline.config.environment import check_codec
+from pipeline.config.model import Config
+from pipeline.destination.receiver import Receiver
+from pipeline.guests.base import ArrivingGuest
+from pipeline.guests.file import FileArrival
+from pipeline.guests.synthetic import SyntheticArrival
+from pipeline.progress import Observer, Progress
+from pipeline.result import GuestAlive, Ram, Result, verified
+from pipeline.shell.signals import cancelled_by_signals
+from pipeline.timeline import Timeline
+from protocol.control import Hello
+from protocol.errors import GuestError, RemoteProtocolError
+from protocol.limits import PAGE_BYTES
+from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
+from protocol.uri import Uri
+from workers.pool import warm_up
+
+
+def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
+    """Take one guest in at `uri`, and keep it for `stay` seconds once it runs.
+
+    None keeps a synthetic guest until it has checked itself. ConfigError for the
+    user's mistakes; whatever else goes wrong is in the result.
+    """
+    status = StatusMachine(INCOMING_TRANSITIONS)
+    timeline = Timeline(status)
+    status.notify(lambda _: observer(Progress(status.status, timeline.elapsed_ms() / 1e3)))
+    receiver = Receiver(
+        config.parameters,
+        _guest_maker(config),
+        status,
+        autostart=config.autostart,
+        commit_timeout_s=config.commit_timeout,
+    )
+    with cancelled_by_signals(receiver.cancel):
+        structlog.get_logger().info("listening", socket_address=receiver.listen(uri))
+        warm_up()
+        try:
+            receiver.receive()
+            return _keep(receiver, _result(receiver, status, timeline), stay)
+        finally:
+            if receiver.guest is not None:
+                receiver.guest.close(arrived=status.status is Status.COMPLETED)
+
+
+def _guest_maker(config: Config) -> Callable[[Hello], ArrivingGuest]:
+    path = config.destination.path
+
+    def make(hello: Hello) -> ArrivingGuest:
+        check_codec(hello.codec)
+        _check_room(hello, path)
+        match hello.kind:
+            case "synthetic":
+                return SyntheticArrival(hello.blocks, path)
+            case "file":
+                return FileArrival(path, hello.blocks)
+        raise RemoteProtocolError(f"a guest of unknown kind {hello.kind!r}")
+
+    return make
+
+
+def _check_room(hello: Hello, path: Path | None) -> None:
+    """GuestError for a guest that is larger than all the memory, or the file system, there is."""
+    size_bytes = sum(block.pages for block in hello.blocks) * PAGE_BYTES
+    where = None if path is None else path.parent
+    room = shutil.disk_usage(where).total if where else psutil.virtual_memory().total
+    if size_bytes > room:
+        raise GuestError(
+            f"the guest has {size_bytes} bytes of memory, {where or 'this machine'} has {room}"
+        )
+
+
+def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:
+    """Let a guest that runs here run on, and check it: at once, and again when `stay` is over."""
+    guest = receiver.guest
+    if guest is None or result.status is not Status.COMPLETED or not receiver.runs_here:
+        return result
+    wrong = guest.self_check()
+    if stay is not None and wrong is None:
+        receiver.cancel.wait(stay)
+        wrong = guest.self_check()
+    result.self_check = wrong or "clean"
+    result.guest_gap = guest.statistics().gap_ms
+    return result
+
+
+def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
+    """Where the guest runs, as far as this end knows; nothing runs in a file."""
+    if completed:
+        hello = receiver.engine.hello
+        return None if hello is None or hello.kind == "file" else "destination"
+    return "unknown" if receiver.engine.committed else "source"
+
+
+def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Result:
+    engine = receiver.engine
+    hello = engine.hello
+    completed = status.status is Status.COMPLETED
+    total = sum(block.pages for block in hello.blocks) * PAGE_BYTES if hello else None
+    return Result(
+        status=status.status,
+        total_time=round(timeline.elapsed_ms()),
+        ram=None if total is None else Ram(total=total),
+        name=hello.name if hello else None,
+        session=engine.link.session_id.hex() or None,
+        verified=verified(hello.verify) if hello and completed else False,
+        guest_alive=_guest_alive(receiver, completed=completed),
+        error_desc=receiver.error,
+    )

@@ -1,0 +1,159 @@
+"""The destination's driver: takes one guest in and starts it when it is told to.
+
+Does the steps in their order; what may be said now is the session's business, what
+is in order the reassembly's, whether memory is right the read-back's.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event
+from time import monotonic_ns
+
+import xxhash
+
+from pipeline.config.model import Parameters
+from pipeline.destination.engine import IncomingEngine
+from pipeline.guests.base import ArrivingGuest
+from pipeline.shell.logs import log_if_unexpected
+from protocol import control as c
+from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
+from protocol.errors import Cancelled, GuestError, IntegrityError, MigrationError
+from protocol.limits import PAGES_A_MESSAGE
+from protocol.status import FINISHED, Status, StatusMachine
+from protocol.uri import Uri
+from workers.pages import Pages
+
+FAREWELL_SECONDS = 2.0
+"""How long to wait for the source to hear that the guest runs."""
+
+
+class Receiver:
+    """One migration at its destination; owned by the thread that calls `receive`.
+
+    `make_guest` makes the guest that the source's hello describes; it is the caller's,
+    who also closes it. `error` is why it failed, None when it did not.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        make_guest: Callable[[c.Hello], ArrivingGuest],
+        status: StatusMachine,
+        *,
+        autostart: bool,
+        commit_timeout_s: float,
+    ) -> None:
+        self._parameters = parameters
+        self._make_guest = make_guest
+        self._status = status
+        self._autostart = autostart
+        self._commit_timeout_s = commit_timeout_s
+        self._run_state = "running"
+        self.cancel = Event()
+        self.engine = IncomingEngine(self.cancel)
+        self.guest: ArrivingGuest | None = None
+        self.runs_here = False
+        self.error: str | None = None
+
+    def listen(self, uri: Uri) -> str:
+        """Bind to `uri`; where it is bound. ConfigError where it cannot be had."""
+        self._uri = uri
+        return self.engine.listen(uri)
+
+    def receive(self) -> None:
+        """Take the guest in. How it ended is in the status; errors are in `error`."""
+        self._status.change(Status.NONE, Status.SETUP)
+        try:
+            self._prepare()
+            self._status.change(Status.SETUP, Status.ACTIVE)
+            self._take_memory()
+            self._load()
+            self._start()
+            self._status.change(Status.ACTIVE, Status.COMPLETED)
+            self._part()
+        except Exception as error:  # whatever it is, the other end has to hear of it
+            log_if_unexpected(error)
+            self._fail(error)
+        finally:
+            self.engine.close()
+
+    def _prepare(self) -> None:
+        engine = self.engine
+        engine.wait(lambda: engine.hello is not None)
+        assert engine.hello is not None
+        self.guest = self._make_guest(engine.hello)
+        engine.prepare(self._uri, engine.hello, self.guest.blocks, self._parameters)
+
+    def _take_memory(self) -> None:
+        """Let frames land, and answer each question whether all is right, until devices come."""
+        engine = self.engine
+        while True:
+            engine.wait(lambda: engine.verify is not None or bool(engine.devices))
+            if engine.verify is None:
+                return
+            question, engine.verify = engine.verify, None
+            self._verify(question)
+
+    def _verify(self, question: c.Verify) -> None:
+        """Compare all memory with what was sent, and tell the source which pages differ."""
+        engine = self.engine
+        engine.wait(lambda: engine.reassembly.applied >= question.last_seq)
+        wrong: list[tuple[int, Pages]] = []
+        if engine.read_back is not None and engine.expected is not None:
+            if [xxhash.xxh3_64_intdigest(table) for table in engine.expected] != question.digests:
+                raise IntegrityError("the ends do not agree on what was sent")
+            engine.read_back.plan()
+            engine.wait(lambda: engine.read_back is None or engine.read_back.is_done)
+            wrong = engine.read_back.mismatches()
+        for block, pages in wrong:
+            for start in range(0, len(pages), PAGES_A_MESSAGE):
+                piece = pages[start : start + PAGES_A_MESSAGE].astype("<u4").tobytes()
+                engine.link.send(c.Mismatch(block=block, pages=piece))
+        engine.link.send(c.Verified(mismatches=sum(len(pages) for _, pages in wrong)))
+
+    def _load(self) -> None:
+        engine = self.engine
+        engine.wait(lambda: engine.devices_complete)
+        began = monotonic_ns()
+        sections = decode_sections(bytes(engine.devices))
+        for section in sections:
+            if section.name == GLOBAL_STATE:
+                self._run_state = decode_global_state(section)
+        assert self.guest is not None
+        self.guest.load_devices([s for s in sections if s.name != GLOBAL_STATE])
+        engine.link.await_commit(self._commit_timeout_s)
+        engine.link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
+
+    def _start(self) -> None:
+        """Wait for the commit, then start: never without it, never twice."""
+        engine = self.engine
+        engine.wait(lambda: engine.committed)
+        began = monotonic_ns()
+        if self._autostart and self._run_state == "running":
+            self._start_guest()
+        engine.link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=self.runs_here))
+
+    def _part(self) -> None:
+        """Let the source hear that the guest runs; it runs here, whatever comes of that."""
+        link = self.engine.link
+        deadline = monotonic_ns() + int(FAREWELL_SECONDS * 1e9)
+        with suppress(MigrationError):
+            self.engine.wait(lambda: link.all_acknowledged or monotonic_ns() > deadline)
+
+    def _start_guest(self) -> None:
+        """Start it; a definite no goes to the source where the guest is seen dead."""
+        assert self.guest is not None
+        try:
+            self.runs_here = self.guest.start()
+        except GuestError as error:
+            if self.guest.is_dead():
+                self.engine.link.send(c.NotStarted(reason=str(error)))
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        cancelled = isinstance(error, Cancelled)
+        self.error = str(error) if cancelled else f"load of migration failed: {error}"
+        self.engine.say_goodbye(str(error), cancelled=cancelled)
+        if self._status.status not in FINISHED:
+            end = Status.CANCELLED if cancelled else Status.FAILED
+            self._status.change(self._status.status, end)

@@ -1,0 +1,206 @@
+"""The command line: options in, exit code out. What a command does is in its own module.
+
+A user's mistake is one line on standard error and exit code 2, never a traceback.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from pipeline.config.environment import check_environment
+from pipeline.config.loading import load_config
+from pipeline.config.model import Config
+from pipeline.progress import Observer
+from pipeline.result import Result, exit_code, write_result
+from protocol.errors import ConfigError, MigrationError
+from protocol.status import Status
+from protocol.uri import Uri, parse_uri
+
+CLICK_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
+"""ClickException: newer releases of typer carry their own copy of click."""
+
+app = typer.Typer(
+    help="Moves the memory of a running guest while it goes on working.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key after the file; repeatable."),
+]
+UriOption = Annotated[
+    str | None, typer.Option("--uri", help="tcp:HOST:PORT or unix:PATH; default: the file's uri.")
+]
+JsonPath = Annotated[
+    str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
+
+
+@app.command()
+def run(
+    config: ConfigPath, sets: Sets = None, json_path: JsonPath = None, quiet: Quiet = False
+) -> int:
+    """Migrate on this machine, both ends.
+
+    \b
+    pageferry run configs/quickstart.yaml
+    pageferry run configs/quickstart.yaml --set parameters.compress-level=6 --json -
+    """
+    loaded = load_config(config, sets or [])
+    check_environment(loaded, source=True, destination=True)
+    from pipeline.shell.local import run as run_here
+
+    arguments = [str(config), *(part for one in sets or [] for part in ("--set", one))]
+    return _perform(lambda observer: run_here(loaded, arguments, observer), json_path, quiet=quiet)
+
+
+@app.command()
+def incoming(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]")] = None,
+    uri: UriOption = None,
+    stay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Keep a synthetic guest that arrived this long; default: until it checked itself.",
+        ),
+    ] = None,
+    sets: Sets = None,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> int:
+    """Wait for one guest: the destination.
+
+    \b
+    pageferry incoming --uri tcp:0.0.0.0:4444
+    pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
+    """
+    loaded = load_config(config, sets or [], need_guest=False)
+    listen = _uri(uri, loaded)
+    check_environment(loaded, source=False, destination=True)
+    from pipeline.destination.command import incoming as receive
+
+    return _perform(
+        lambda observer: receive(loaded, listen, stay, observer),
+        json_path,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def migrate(
+    config: ConfigPath,
+    uri: UriOption = None,
+    sets: Sets = None,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> int:
+    """Send a guest to a waiting destination: the source.
+
+    \b
+    pageferry migrate configs/two-machines.yaml --uri tcp:192.0.2.10:4444
+    pageferry migrate guest.yaml --uri unix:/tmp/ferry --set parameters.max-bandwidth=20MiB
+    """
+    loaded = load_config(config, sets or [])
+    to = _uri(uri, loaded)
+    check_environment(loaded, source=True, destination=False)
+    from pipeline.source.command import migrate as send
+
+    return _perform(lambda observer: send(loaded, to, observer), json_path, quiet=quiet)
+
+
+@app.command()
+def check(config: ConfigPath, sets: Sets = None) -> None:
+    """Check a file and print the configuration that it means, defaults and all.
+
+    \b
+    pageferry check configs/quickstart.yaml
+    pageferry check configs/quickstart.yaml --set codec=zstd
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    loaded = load_config(config, sets or [])
+    yaml.dump(loaded.model_dump(mode="json", by_alias=True), sys.stdout)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration.
+
+    \b
+    pageferry schema > pageferry.schema.json
+    """
+    sys.stdout.write(json.dumps(Config.model_json_schema(), indent=2) + "\n")
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run the command in `arguments` (default: the process's own); its exit code."""
+    try:
+        code = app(arguments, prog_name="pageferry", standalone_mode=False)
+    except ConfigError as error:
+        return _complain(str(error), 2)
+    except MigrationError as error:
+        return _complain(f"failed: {error}", 1)
+    except CLICK_ERROR as error:
+        return _complain(error.format_message(), 2)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    return code or 0
+
+
+def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, quiet: bool) -> int:
+    """Run `migration`, show and write its result; the exit code."""
+    if json_path is not None and json_path != "-":
+        _check_writable(Path(json_path))
+    from pipeline.shell.display import observing, summary
+    from pipeline.shell.logs import configure_logging
+
+    configure_logging(quiet=quiet)
+    with observing(quiet=quiet) as observer:
+        result = migration(observer)
+    if json_path is not None:
+        write_result(result, json_path)
+    if result.status is Status.COMPLETED and not quiet and json_path != "-":
+        sys.stdout.write(summary(result))
+    return _report_end(result)
+
+
+def _report_end(result: Result) -> int:
+    code = exit_code(result)
+    if code == 130:
+        return _complain("cancelled", code)
+    if code:
+        mismatch = "the memory that arrived differs" if result.verified is False else None
+        return _complain(f"failed: {result.error_desc or mismatch or result.self_check}", code)
+    return code
+
+
+def _check_writable(path: Path) -> None:
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(target, os.W_OK):
+        raise ConfigError(f"--json: {path} cannot be written")
+
+
+def _uri(option: str | None, config: Config) -> Uri:
+    text = option or config.uri
+    if text is None:
+        raise ConfigError("uri: found none, expected --uri tcp:HOST:PORT or unix:PATH")
+    return parse_uri(text)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"pageferry: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,173 @@
+"""What a person sees: progress on standard error, a short table at the end.
+
+Only shows; decides nothing about the migration. The percentage shown never falls.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipeline.config.units import format_bytes
+from pipeline.progress import Observer, Progress
+from pipeline.result import Result
+from protocol.limits import PAGE_BYTES
+from protocol.status import Status
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+_LINE_EVERY_S = 1.0
+_BAR_COLUMNS = 10
+"""The whole line then fits into 80 columns."""
+
+
+class _Rising:
+    """The highest percentage so far: pages that are dirtied again lower the true one."""
+
+    def __init__(self) -> None:
+        self._highest = 0.0
+
+    def clamp(self, percent: float) -> float:
+        self._highest = max(self._highest, min(percent, 100.0))
+        return self._highest
+
+
+class PlainDisplay:
+    """A line a second at most, and one at every change of status or round."""
+
+    def __init__(self) -> None:
+        self._rising = _Rising()
+        self._place: tuple[Status, int] | None = None
+        self._told_s = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show `progress` if it is due."""
+        percent = self._rising.clamp(progress.percent)
+        place = (progress.status, progress.round_no)
+        if place == self._place and progress.elapsed_s - self._told_s < _LINE_EVERY_S:
+            return
+        self._place, self._told_s = place, progress.elapsed_s
+        facts = "".join(f", {name} {text}" for name, text in _facts(progress))
+        left = format_bytes(progress.remaining)
+        sys.stderr.write(
+            f"{progress.elapsed_s:.1f} s: {progress.status}, {percent:.0f} %, {left} left{facts}\n"
+        )
+        sys.stderr.flush()
+
+
+class LiveDisplay:
+    """One line with a bar, redrawn in place on the terminal."""
+
+    def __init__(self, live: "Live") -> None:
+        self._live = live
+        self._rising = _Rising()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show `progress` now."""
+        percent = self._rising.clamp(progress.percent)
+        self._live.update(_live_table(progress, percent), refresh=True)
+
+
+def _live_table(progress: Progress, percent: float) -> "Table":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    facts = _facts(progress)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ["status", f"{percent:.0f} %", *(name for name, _ in facts)]:
+        table.add_column(column, no_wrap=True)
+    bar = ProgressBar(total=100, completed=percent, width=_BAR_COLUMNS)
+    table.add_row(str(progress.status), bar, *(text for _, text in facts))
+    return table
+
+
+def _facts(progress: Progress) -> list[tuple[str, str]]:
+    """What is known, as (name, text)."""
+    dirty = progress.dirty_pages_rate
+    known = [
+        ("round", str(progress.round_no) if progress.round_no else None),
+        ("rate", _rate(progress.guest_rate)),
+        ("dirty", None if dirty is None else _rate(dirty * PAGE_BYTES)),
+        ("ratio", None if progress.ratio is None else f"{progress.ratio:.2f}"),
+        ("expected downtime", _ms(progress.expected_downtime_ms)),
+    ]
+    return [(name, text) for name, text in known if text is not None]
+
+
+def _rate(rate: float | None) -> str | None:
+    return None if rate is None else f"{format_bytes(rate)}/s"
+
+
+def _ms(ms: float | None) -> str | None:
+    return None if ms is None else f"{ms:.0f} ms"
+
+
+@contextmanager
+def observing(*, quiet: bool) -> Iterator[Observer]:
+    """What to hand to the engine, for as long as the migration runs."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            yield LiveDisplay(live)
+    else:
+        yield PlainDisplay()
+
+
+def summary(result: Result) -> str:
+    """The table at the end: a line for each fact that is known."""
+    rows = [(name, text) for name, text in _summary_rows(result) if text is not None]
+    return "".join(f"{name:<14}{text}\n" for name, text in rows)
+
+
+def _summary_rows(result: Result) -> list[tuple[str, str | None]]:
+    return [
+        ("status", str(result.status)),
+        ("total time", _ms(result.total_time)),
+        ("downtime", _downtime(result)),
+        ("on the wire", _wire(result)),
+        ("rounds", str(len(result.rounds)) if result.rounds else None),
+        ("bottleneck", result.bottleneck),
+        ("verified", _verified(result)),
+        ("self-check", result.self_check),
+        ("tracker", _tracker(result)),
+        ("guest alive", result.guest_alive),
+    ]
+
+
+def _downtime(result: Result) -> str | None:
+    text = _ms(result.downtime)
+    parts = result.downtime_parts
+    if text is None or parts is None:
+        return text
+    known = [(n.replace("_", " "), getattr(parts, n)) for n in parts.__struct_fields__]
+    inner = ", ".join(f"{name} {ms:.0f}" for name, ms in known if ms is not None)
+    return f"{text} ({inner})" if inner else text
+
+
+def _wire(result: Result) -> str | None:
+    if result.ram is None:
+        return None
+    guest_bytes = sum(one.bytes for one in result.rounds)
+    text = format_bytes(result.ram.transferred)
+    if not (guest_bytes and result.ram.transferred):
+        return text
+    ratio = guest_bytes / result.ram.transferred
+    return f"{text} for {format_bytes(guest_bytes)} of memory, ratio {ratio:.2f}"
+
+
+def _verified(result: Result) -> str:
+    if isinstance(result.verified, str):
+        return f"{result.verified} only"
+    return {True: "all of memory", False: "no, it differs", None: "not asked for"}[result.verified]
+
+
+def _tracker(result: Result) -> str | None:
+    if result.tracker is None or not result.tracker_reason:
+        return result.tracker
+    return f"{result.tracker} ({result.tracker_reason})"

@@ -1,0 +1,104 @@
+"""Both ends on this machine: the destination as a process of its own, the source here."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import msgspec
+
+from pipeline.config.model import Config
+from pipeline.progress import Observer
+from pipeline.result import Result
+from pipeline.source.command import migrate
+from protocol.errors import ConfigError, PeerLost
+from protocol.status import Status
+from protocol.uri import parse_uri
+
+START_SECONDS = 30.0
+END_SECONDS = 120.0
+"""For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
+
+
+def run(config: Config, config_args: list[str], observer: Observer) -> Result:
+    """Migrate the guest of `config` into an `incoming` started with `config_args`.
+
+    One result for both ends: the source's, with what only the destination knows.
+    """
+    with TemporaryDirectory(prefix="pageferry-run-") as folder:
+        uri = config.uri or f"unix:{folder}/control"
+        there = _Destination(config_args, uri, Path(folder))
+        try:
+            there.wait_until_up()
+            here = migrate(config, parse_uri(uri), observer, watch=there.check)
+            return _merged(here, there.result())
+        finally:
+            there.close()
+
+
+class _Destination:
+    """The other end: `pageferry incoming` as a child."""
+
+    def __init__(self, config_args: list[str], uri: str, folder: Path) -> None:
+        self._json = folder / "result.json"
+        self._words = folder / "stderr"
+        options = ["--uri", uri, "--json", str(self._json)]
+        with self._words.open("w") as words:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", "incoming", *config_args, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=words,
+            )
+
+    def wait_until_up(self) -> None:
+        """Wait until it listens, so that its start is not taken for the migration's setup."""
+        deadline = monotonic() + START_SECONDS
+        while "listening" not in self._words.read_text() and monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.01)
+            self.check()
+
+    def check(self) -> None:
+        """PeerLost, with its last words, when it has ended before its time.
+
+        ConfigError where it says that the mistake is the user's.
+        """
+        code = self._process.poll()
+        if code in (None, 0):
+            return
+        lines = self._words.read_text().splitlines()
+        words = lines[-1].removeprefix("pageferry: ") if lines else "no word of it"
+        if code == 2:
+            raise ConfigError(words)
+        raise PeerLost(f"the destination ended, exit code {code}: {words}")
+
+    def result(self) -> Result | None:
+        """Its result, once it has ended; None where it left none."""
+        try:
+            self._process.wait(END_SECONDS)
+            return msgspec.json.decode(self._json.read_bytes(), type=Result)
+        except (subprocess.TimeoutExpired, OSError, msgspec.DecodeError):
+            return None
+
+    def close(self) -> None:
+        """End it, if it has not ended. Idempotent."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _merged(here: Result, there: Result | None) -> Result:
+    if here.status is not Status.COMPLETED:
+        return here
+    if there is None or there.status is not Status.COMPLETED:
+        here.self_check = there.error_desc if there else "the destination left no result"
+    else:
+        here.self_check, here.guest_gap = there.self_check, there.guest_gap
+    return here

@@ -1,0 +1,93 @@
+"""The source as a command: makes the guest, migrates it, tells what happened."""
+
+from collections.abc import Callable
+from time import monotonic_ns
+
+from pipeline.config.model import Config
+from pipeline.config.model import SyntheticGuest as SyntheticConfig
+from pipeline.guests.base import SourceGuest
+from pipeline.guests.file import FileGuest
+from pipeline.guests.synthetic import SyntheticGuest
+from pipeline.guests.workload import Workload
+from pipeline.progress import Observer
+from pipeline.result import Result
+from pipeline.shell.signals import cancelled_by_signals
+from pipeline.source.coordinator import Coordinator
+from pipeline.source.report import progress_of, result_of
+from pipeline.timeline import Timeline
+from pipeline.tracking.choice import start_tracking
+from protocol.status import StatusMachine
+from protocol.uri import Uri
+from workers.pool import warm_up
+
+PROGRESS_NS = 250_000_000
+
+
+def make_guest(config: Config) -> SourceGuest:
+    """The guest that `config` describes, running; GuestError where there is none."""
+    guest = config.guest
+    if isinstance(guest, SyntheticConfig):
+        load = guest.workload
+        return SyntheticGuest(
+            guest.memory,
+            Workload(
+                pattern=load.pattern,
+                working_set_bytes=load.working_set,
+                dirty_rate=load.dirty_rate,
+                bytes_per_page=load.bytes_per_page,
+                content=load.content,
+                seed=load.seed,
+            ),
+        )
+    return FileGuest(guest.path, guest.pid)
+
+
+def migrate(
+    config: Config,
+    uri: Uri,
+    observer: Observer,
+    *,
+    guest: SourceGuest | None = None,
+    status: StatusMachine | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> Result:
+    """Send the guest of `config` to `uri`.
+
+    A `guest` that is handed in stays the caller's; otherwise it is made here and ends
+    here. `watch` is called at every tick and may raise a MigrationError. ConfigError
+    for the user's mistakes; whatever else goes wrong is in the result.
+    """
+    warm_up()
+    own = make_guest(config) if guest is None else guest
+    try:
+        return _send(config, uri, observer, own, status or StatusMachine(), watch)
+    finally:
+        if guest is None:
+            own.close()
+
+
+def _send(
+    config: Config,
+    uri: Uri,
+    observer: Observer,
+    guest: SourceGuest,
+    status: StatusMachine,
+    watch: Callable[[], None],
+) -> Result:
+    timeline = Timeline(status)
+    shown_ns = 0
+
+    def on_tick(now_ns: int) -> None:
+        nonlocal shown_ns
+        watch()
+        if now_ns - shown_ns >= PROGRESS_NS:
+            shown_ns = now_ns
+            observer(progress_of(coordinator, status, timeline))
+
+    tracking = start_tracking(config.tracker, guest)
+    coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)
+    status.notify(lambda _: observer(progress_of(coordinator, status, timeline)))
+    with cancelled_by_signals(coordinator.cancel):
+        on_tick(monotonic_ns())
+        coordinator.migrate()
+    return result_of(coordinator, config, status, timeline)

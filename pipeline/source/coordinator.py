@@ -1,0 +1,165 @@
+"""The source's driver: setup, rounds, switch-over, and who has the guest afterwards.
+
+Does the steps of a migration in their order and as it is told: what is dirty is the
+tracker's business, whether to send on the rounds', what may be said now the
+session's. Page bytes never come through here.
+"""
+
+import os
+from collections.abc import Callable
+from threading import Event
+
+import structlog
+
+from pipeline.config.model import Config
+from pipeline.guests.base import SourceGuest
+from pipeline.result import GuestAlive
+from pipeline.shell.logs import log_if_unexpected
+from pipeline.source.downtime import DowntimeClock
+from pipeline.source.engine import SourceEngine
+from pipeline.source.rounds import FixedParts, Rounds, Verdict
+from pipeline.source.switch_over import SwitchOver
+from pipeline.tracking.choice import Tracking
+from protocol import control as c
+from protocol.devices import encode_global_state
+from protocol.errors import Cancelled, GuestError, NotStartedThere
+from protocol.status import FINISHED, Status, StatusMachine
+from protocol.uri import Uri
+
+DEVICES_MS = 25.0
+"""Save, transfer, load and start of a synthetic guest: 12 to 25 ms on two busy cores."""
+
+
+class Coordinator:
+    """One migration at its source; owned by the thread that calls `migrate`.
+
+    The guest is the caller's; `guest_alive` says where it runs when `migrate` is over.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        guest: SourceGuest,
+        tracking: Tracking,
+        status: StatusMachine,
+        uri: Uri,
+        on_tick: Callable[[int], None],
+    ) -> None:
+        self._guest = guest
+        self._status = status
+        self._run_state: str | None = None
+        self.cancel = Event()
+        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
+        self.rounds = Rounds(config.parameters.downtime_limit)
+        self.clock = DowntimeClock()
+        self.guest_alive: GuestAlive | None = "source"
+        self.guest_dirty_rate: float | None = None
+        self.error: str | None = None
+
+    def migrate(self) -> None:
+        """Move the guest. How it ended is in the status; errors are in `error`."""
+        self._status.change(Status.NONE, Status.SETUP)
+        try:
+            self.engine.set_up()
+            self._status.change(Status.SETUP, Status.ACTIVE)
+            self._guest.statistics()
+            self._send_rounds()
+            self._switch_over()
+        except Exception as error:  # whatever it is, the guest has to run again
+            log_if_unexpected(error)
+            self._fail(error)
+        finally:
+            self.engine.close()
+
+    def _send_rounds(self) -> None:
+        """Round after round, until what is left fits into the downtime."""
+        engine = self.engine
+        while True:
+            engine.start_round()
+            engine.pump.wait(lambda: engine.dispatcher.all_given)
+            if not self._guest.can_stop or self._verdict() is Verdict.SWITCH_OVER:
+                return
+            engine.fence()
+
+    def _verdict(self) -> Verdict:
+        self.engine.scan()
+        if self.engine.hashes is not None and self.engine.tracking.scans:
+            self.engine.sample_hashing()
+        fixed = self._fixed_parts()
+        if self.engine.dispatcher.round_no == 1:
+            self._warn(fixed)
+        return self.rounds.decide(
+            self.engine.pending_bytes, self.engine.pump.windows.bandwidth, fixed
+        )
+
+    def _warn(self, fixed: FixedParts) -> None:
+        limit_ms = self.rounds.downtime_limit_ms
+        if fixed.total_ms >= limit_ms:
+            structlog.get_logger().warning(
+                "the downtime-limit is too low for this guest: scan, verification and device"
+                f" state alone take {fixed.total_ms:.0f} ms of {limit_ms:.0f} ms"
+            )
+
+    def _fixed_parts(self) -> FixedParts:
+        """What hashing takes here, on the cores that the workers get, and what follows it."""
+        engine = self.engine
+        if engine.hashes is None:
+            return FixedParts(devices_ms=DEVICES_MS)
+        cores = min(engine.config.parameters.compress_threads, len(os.sched_getaffinity(0)))
+        page_ms = engine.statistics.hash_ns_a_page / cores / 1e6
+        pass_ms, compare_ms = (
+            page_ms * pages
+            for pages in (engine.statistics.total_pages, engine.statistics.uncompared_pages)
+        )
+        if engine.tracking.scans:
+            return FixedParts(0.0, pass_ms + compare_ms, DEVICES_MS)
+        return FixedParts(pass_ms, compare_ms, DEVICES_MS)
+
+    def _switch_over(self) -> None:
+        self.guest_dirty_rate = self._guest.statistics().dirty_rate
+        self.clock.start()
+        self._run_state = self._guest.stop()
+        sections = [*self._guest.save_devices(), encode_global_state(self._run_state)]
+        self.clock.lap("device-save")
+        steps = SwitchOver(self.engine, self.clock)
+        steps.send_last()
+        steps.verify()
+        steps.load(sections)
+        self._commit(steps)
+
+    def _commit(self, steps: SwitchOver) -> None:
+        if not self._status.change(Status.ACTIVE, Status.DEVICE):
+            raise Cancelled("cancelled")
+        self.engine.pump.commit()
+        self.guest_alive = "unknown"
+        try:
+            steps.commit()
+        except NotStartedThere:
+            self.guest_alive = "source"
+            raise
+        self.guest_alive = None if self._guest.kind == "file" else "destination"
+        self.engine.link.send(c.Alive())
+        self._status.change(Status.DEVICE, Status.COMPLETED)
+
+    def _take_back(self) -> None:
+        """Let the guest run again if it ran; what went wrong first stays the reason."""
+        try:
+            if self._run_state == "running":
+                self._guest.resume()
+        except GuestError:
+            self.guest_alive = "none"
+        if self._guest.is_dead():
+            self.guest_alive = "none"
+
+    def _fail(self, error: Exception) -> None:
+        """Take the guest back where it is still ours, tell the other end, keep the reason."""
+        cancelled = isinstance(error, Cancelled)
+        self.error = str(error)
+        if cancelled:
+            self._status.change(self._status.status, Status.CANCELLING)
+        if self.guest_alive == "source":
+            self._take_back()
+        self.engine.say_goodbye(self.error, failed=not cancelled)
+        end = Status.CANCELLED if cancelled else Status.FAILED
+        if self._status.status not in FINISHED:
+            self._status.change(self._status.status, end)

@@ -1,0 +1,212 @@
+"""What the source has open while a migration runs, and the few things it can do with it.
+
+Setup makes everything, `close` ends everything; between them rounds are started,
+scanned and fenced. Reads, writes and allocates no guest page itself.
+"""
+
+import os
+from collections.abc import Callable
+from threading import Event
+from time import monotonic_ns
+
+import zmq
+
+from pipeline.config.model import Config
+from pipeline.control_link import ControlLink
+from pipeline.extents import complement, data_extents, encode_extents
+from pipeline.guests.base import SourceGuest
+from pipeline.source.dirty import DirtyMap
+from pipeline.source.dispatcher import SCAN_PAGES, Dispatcher
+from pipeline.source.pump import SourcePump
+from pipeline.source.statistics import SourceStatistics
+from pipeline.tracking.choice import Tracking
+from protocol import control as c
+from protocol.errors import GuestError
+from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
+from protocol.uri import Uri
+from workers.compress import CompressSettings, compress_worker
+from workers.link import PoolAddress
+from workers.live import LiveSettings
+from workers.memory import PassedFd, page_hashes, shared_memory
+from workers.messages import Connect
+from workers.pages import ZERO_HASH, Hashes, Pages
+from workers.pool import Pool
+
+SETUP_SECONDS = 30.0
+"""For the destination to make memory, guest and workers; heartbeats must come all the while."""
+
+SAMPLE_RANGES = 6
+"""Ranges of 8 MiB that are hashed to learn how fast hashing is: some 12 ms of processor time."""
+
+
+class SourceEngine:
+    """The open parts of one outgoing migration; owned by the thread that made it.
+
+    `hashes` is what was last sent, uint64 of shape (pages,) for each block, shared with
+    the workers; None where neither tracker nor verification needs it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        guest: SourceGuest,
+        tracking: Tracking,
+        uri: Uri,
+        cancel: Event,
+        on_tick: Callable[[int], None],
+    ) -> None:
+        self.config = config
+        self.guest = guest
+        self.tracking = tracking
+        self.block_pages = tuple(block.pages for block in guest.blocks)
+        self.statistics = SourceStatistics(sum(self.block_pages))
+        self.dirty = DirtyMap(self.block_pages)
+        self.hashes: list[Hashes] | None = None
+        self.session_id = os.urandom(16)
+        self._uri = uri
+        self._fds: list[int] = []
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.live = LiveSettings(self._shared(LiveSettings.memory()))
+        self.live.level = config.parameters.compress_level
+        self.live.rate = config.parameters.max_bandwidth
+        self.link = ControlLink.connect(self._context, uri, self.session_id)
+        self.pool = Pool(self._context, "compress")
+        self.dispatcher = Dispatcher(self.pool)
+        self.pump = SourcePump(
+            self.link, self.pool, self.dispatcher, self.statistics, cancel, on_tick
+        )
+
+    def set_up(self) -> None:
+        """Start the workers, meet the destination, tell it what is to come."""
+        self.link.send(self._hello())
+        self.pool.start(
+            self.config.parameters.compress_threads,
+            compress_worker,
+            self._worker_settings(self._hash_table()),
+            self.pump.hear_and_tick,
+        )
+        self.pump.watch_workers()
+        welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
+        endpoints = [self._uri.reachable(endpoint) for endpoint in welcome.endpoints]
+        self.pool.broadcast(Connect(endpoints))
+        self.statistics.lanes = len(welcome.endpoints)
+        self.dispatcher.open(len(welcome.endpoints), welcome.window)
+        self._survey()
+
+    def _hello(self) -> c.Hello:
+        return c.Hello(
+            name=self.config.name,
+            kind=self.guest.kind,
+            blocks=[c.BlockInfo(block.name, block.pages) for block in self.guest.blocks],
+            batch_pages=self.config.batch_pages,
+            codec=self.config.effective_codec,
+            verify=self.config.verify,
+            connections=self.config.parameters.compress_threads,
+        )
+
+    def _shared(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def _hash_table(self) -> PassedFd | None:
+        if self.tracking.scans and self.config.verify != "full":
+            return None
+        fd = self._shared(shared_memory("sent", 8 * sum(self.block_pages)))
+        self.hashes = page_hashes(fd, self.block_pages)
+        return PassedFd(fd)
+
+    def _worker_settings(
+        self, hashes: PassedFd | None
+    ) -> Callable[[PoolAddress], CompressSettings]:
+        memory = tuple(PassedFd(block.fd) for block in self.guest.blocks)
+        return lambda address: CompressSettings(
+            address=address,
+            session=self.session_id,
+            codec=self.config.effective_codec,
+            batch_pages=self.config.batch_pages,
+            content_digest=self.config.verify != "off",
+            block_pages=self.block_pages,
+            memory=memory,
+            hashes=hashes,
+            live=PassedFd(self._fds[0]),
+        )
+
+    def _survey(self) -> None:
+        """Mark what exists for the first round; tell what does not."""
+        for number, block in enumerate(self.guest.blocks):
+            extents = data_extents(block.fd, block.pages)
+            self.dirty.mark_extents(number, extents)
+            holes = complement(extents, block.pages)
+            for start in range(0, len(holes), EXTENTS_A_MESSAGE):
+                piece = encode_extents(holes[start : start + EXTENTS_A_MESSAGE])
+                self.link.send(c.Holes(block=number, extents=piece))
+            if self.hashes is not None:
+                for first, count in holes:
+                    self.hashes[number][first : first + count] = ZERO_HASH
+
+    def start_round(self, sent: DirtyMap | None = None) -> None:
+        """Send what is dirty now as the next round, noted in `sent`. Only behind the fence."""
+        pages = self.dirty.pages
+        self.dispatcher.start_round()
+        self.statistics.start_round(pages)
+        self.link.send(
+            c.RoundStart(round_no=self.dispatcher.round_no, first_seq=self.dispatcher.last_seq + 1)
+        )
+        if sent is not None:
+            sent.add(self.dirty)
+        self.dispatcher.plan(self.dirty.take(self.config.batch_pages), pages)
+
+    def scan(self) -> None:
+        """Mark what was written since the last scan."""
+        began = monotonic_ns()
+        for block, scan in self.tracking.scans.items():
+            try:
+                self.dirty.mark(block, scan.scan())
+            except ProcessLookupError as error:
+                raise GuestError(f"{self.guest.name} is gone: {error.strerror}") from None
+        self.statistics.scan_ns += monotonic_ns() - began
+        if not self.tracking.scans:
+            self.scan_hashes(self.dirty.mark)
+        self.statistics.count_scan(self.dirty.pages, monotonic_ns())
+
+    def scan_hashes(self, found: Callable[[int, Pages], None], every: int = 1) -> None:
+        """Compare memory with what was last sent, on all workers; hand on what differs.
+
+        All of it, or every so many-th range. Waits first until every batch has left its
+        worker: only then is the table final.
+        """
+        self.pump.wait(lambda: self.dispatcher.all_sent)
+        self.pump.on_found = found
+        self.dispatcher.scan(self.block_pages, every)
+        self.pump.wait(lambda: self.dispatcher.all_scanned)
+
+    def sample_hashing(self) -> None:
+        """Find out what a pass over all hashes would take now, from a few ranges."""
+        ranges = self.statistics.total_pages // SCAN_PAGES
+        self.scan_hashes(self.dirty.mark, every=max(1, ranges // SAMPLE_RANGES))
+
+    def fence(self) -> None:
+        """Wait until all of the round is applied."""
+        self.pump.wait(lambda: self.dispatcher.all_applied)
+        self.statistics.end_round()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Guest bytes that are dirty, or on their way and not applied."""
+        return (self.dirty.pages + self.dispatcher.pages_pending) * PAGE_BYTES
+
+    def say_goodbye(self, reason: str, *, failed: bool) -> None:
+        """Tell the destination that it is over, where it is there and does not know."""
+        if self.link.session.owes_ending:
+            self.link.send(c.Cancel(reason=reason[:4000], failed=failed))
+
+    def close(self) -> None:
+        """End workers, sockets and shared memory. Idempotent."""
+        self.pool.stop()
+        self.link.close()
+        self._context.destroy()
+        self.tracking.close()
+        self.live.close()
+        self.hashes = None
+        while self._fds:
+            os.close(self._fds.pop())

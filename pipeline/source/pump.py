@@ -1,0 +1,168 @@
+"""The source's ears: one poll over control connection and workers, and the clock's ticks.
+
+Hands what it hears to the dispatcher, the statistics and the dirty map; keeps the
+peer's answers until somebody expects them. Decides nothing.
+"""
+
+from collections.abc import Callable
+from threading import Event
+from time import monotonic_ns
+from typing import TypeVar
+
+import numpy as np
+import zmq
+
+from pipeline.control_link import ControlLink
+from pipeline.source.dispatcher import Dispatcher
+from pipeline.source.rounds import Windows
+from pipeline.source.statistics import SourceStatistics
+from protocol import control as c
+from protocol.errors import (
+    Cancelled,
+    LocalProtocolError,
+    NotStartedThere,
+    PeerLost,
+    RemoteProtocolError,
+)
+from protocol.limits import PAGE_BYTES
+from workers.messages import FromWorker, Scanned, Sent
+from workers.pages import Pages
+from workers.pool import Pool
+
+POLL_MS = 50
+"""The longest wait; bounds how late a tick, a cancel or a deadline is seen."""
+
+Answer = TypeVar("Answer", bound=c.Message)
+
+
+class SourcePump:
+    """Everything that comes in at the source; owned by the coordinator's thread."""
+
+    def __init__(
+        self,
+        link: ControlLink,
+        pool: Pool,
+        dispatcher: Dispatcher,
+        statistics: SourceStatistics,
+        cancel: Event,
+        on_tick: Callable[[int], None],
+    ) -> None:
+        self._link = link
+        self._pool = pool
+        self._dispatcher = dispatcher
+        self._statistics = statistics
+        self._cancel = cancel
+        self._on_tick = on_tick
+        self._answers: dict[type[c.Message], c.Message] = {}
+        self.windows = Windows(monotonic_ns())
+        self.cancellable = True
+        self.on_found: Callable[[int, Pages], None] = _nobody_asked
+        self.mismatches: list[tuple[int, Pages]] = []
+        self._poller = zmq.Poller()
+        self._poller.register(link.socket, zmq.POLLIN)
+        self._poller.register(pool.socket, zmq.POLLIN)
+
+    def watch_workers(self) -> None:
+        """Wake up when a worker ends, too."""
+        for sentinel in self._pool.sentinels:
+            self._poller.register(sentinel, zmq.POLLIN)
+
+    def commit(self) -> None:
+        """From here on only the destination's answer decides: no cancel, no worker's end."""
+        self.cancellable = False
+        for source in (self._pool.socket, *self._pool.sentinels):
+            self._poller.unregister(source)
+
+    def expect(self, answer: type[Answer], within_s: float) -> Answer:
+        """Wait for the peer's `answer`; PeerLost when it does not come in time."""
+        deadline_ns = monotonic_ns() + int(within_s * 1e9)
+        while answer not in self._answers:
+            if monotonic_ns() > deadline_ns:
+                raise PeerLost(
+                    f"no {answer.__name__.lower()} from the destination within {within_s:g} s"
+                )
+            self.turn()
+        found = self._answers.pop(answer)
+        assert isinstance(found, answer)
+        return found
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Turn until `until` holds; the errors of workers, peer and user come out here."""
+        while not until():
+            self.turn()
+
+    def turn(self) -> None:
+        """Give out what can be given out, wait for a moment, take in what has come."""
+        self._dispatcher.feed()
+        ready = dict(self._poller.poll(POLL_MS))
+        if self.cancellable and self._pool.socket in ready:
+            for worker, message in self._pool.receive():
+                self._hear_worker(worker, message)
+        if self._link.socket in ready:
+            self._hear_link()
+        if self.cancellable and not ready.keys().isdisjoint(self._pool.sentinels):
+            self._pool.check()
+        self._tick()
+
+    def hear_and_tick(self) -> None:
+        """What must go on while the pool starts, however long that takes."""
+        self._hear_link()
+        self._tick()
+
+    def _hear_link(self) -> None:
+        for message in self._link.receive():
+            self._hear_peer(message)
+
+    def _tick(self) -> None:
+        """What is due by the clock: heartbeat, window, observer, a cancel."""
+        now_ns = monotonic_ns()
+        self._link.tick(now_ns)
+        self.windows.tick(now_ns)
+        self._on_tick(now_ns)
+        if self._cancel.is_set() and self.cancellable:
+            raise Cancelled("cancelled")
+
+    def _hear_worker(self, worker: int, message: FromWorker) -> None:
+        match message:
+            case Sent():
+                pages = self._dispatcher.heard_sent(worker, message)
+                self._statistics.add_sent(message, pages)
+                self.windows.add(wire_bytes=message.wire_bytes)
+            case Scanned():
+                job, pages_found = self._dispatcher.heard_scanned(worker, message)
+                self._statistics.add_scanned(message, job.count)
+                self.on_found(job.block, pages_found)
+            case _:
+                raise TypeError(f"not from a compress worker: {message}")
+
+    def _hear_peer(self, message: c.AnyMessage) -> None:
+        match message:
+            case c.Applied():
+                self._hear_applied(message)
+            case c.Mismatch(block=block, pages=pages):
+                self.mismatches.append((block, np.frombuffer(pages, "<u4").astype(np.uint32)))
+            case c.Redo(reason=reason):
+                raise RemoteProtocolError(f"the destination refused a frame: {reason}")
+            case c.Failed(reason=reason) if not self.cancellable:
+                raise NotStartedThere(f"the destination failed before the commit: {reason}")
+            case c.Failed(reason=reason, cancelled=True):
+                raise Cancelled(reason)
+            case c.Failed(reason=reason):
+                raise PeerLost(f"the destination failed: {reason}")
+            case c.NotStarted(reason=reason):
+                raise NotStartedThere(f"the destination did not start the guest: {reason}")
+            case c.Alive():
+                pass
+            case _:
+                self._answers[type(message)] = message
+
+    def _hear_applied(self, message: c.Applied) -> None:
+        pages = self._dispatcher.heard_applied(message.seq)
+        self.windows.add(applied_bytes=pages * PAGE_BYTES)
+        self._statistics.add_applied(message, pages)
+
+
+def _nobody_asked(block: int, pages: Pages) -> None:
+    raise LocalProtocolError(
+        f"{len(pages)} pages of block {block} found by a scan nobody asked for"
+    )

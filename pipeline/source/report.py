@@ -1,0 +1,145 @@
+"""Makes progress reports and the result of what the source has counted."""
+
+from pipeline.config.model import Config
+from pipeline.progress import Progress
+from pipeline.result import (
+    Compression,
+    DowntimeParts,
+    Ram,
+    Result,
+    RoundResult,
+    Shares,
+    Stages,
+    verified,
+)
+from pipeline.source.coordinator import Coordinator
+from pipeline.source.downtime import DowntimeClock
+from pipeline.source.statistics import RoundCount, SourceStatistics
+from pipeline.timeline import Timeline
+from protocol.limits import PAGE_BYTES
+from protocol.status import Status, StatusMachine
+
+
+def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timeline) -> Progress:
+    """Where the migration stands now."""
+    engine = coordinator.engine
+    statistics = engine.statistics
+    elapsed_s = timeline.elapsed_ms() / 1e3
+    done_bytes = statistics.applied_pages * PAGE_BYTES
+    remaining = engine.pending_bytes
+    whole = done_bytes + remaining
+    windows = engine.pump.windows
+    return Progress(
+        status=status.status,
+        elapsed_s=elapsed_s,
+        round_no=len(statistics.rounds),
+        percent=100.0 * done_bytes / whole if whole else 0.0,
+        transferred=statistics.wire_bytes,
+        remaining=remaining,
+        guest_rate=windows.bandwidth * 1e3,
+        wire_rate=windows.mbps * 1e6 / 8 if windows.mbps >= 0 else None,
+        dirty_pages_rate=statistics.dirty_pages_rate,
+        ratio=statistics.ratio,
+        expected_downtime_ms=coordinator.rounds.expected_downtime_ms,
+    )
+
+
+def result_of(
+    coordinator: Coordinator, config: Config, status: StatusMachine, timeline: Timeline
+) -> Result:
+    """What happened, once it is over."""
+    engine = coordinator.engine
+    total_ms = timeline.elapsed_ms()
+    setup_ms = timeline.setup_ms()
+    completed = status.status is Status.COMPLETED
+    stages = _stages(engine.statistics, config, total_ms - (setup_ms or 0.0))
+    return Result(
+        status=status.status,
+        total_time=round(total_ms),
+        downtime=_rounded(coordinator.clock.total_ms),
+        setup_time=_rounded(setup_ms),
+        expected_downtime=round(coordinator.rounds.expected_downtime_ms),
+        ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
+        compression=_compression(engine.statistics, config),
+        name=config.name,
+        session=engine.session_id.hex(),
+        verified=verified(config.verify) if completed else False,
+        guest_alive=coordinator.guest_alive,
+        tracker=engine.tracking.name,
+        tracker_reason=engine.tracking.reason,
+        rounds=[_round(count) for count in engine.statistics.rounds],
+        downtime_parts=_parts(coordinator.clock),
+        stages=stages,
+        bottleneck=_bottleneck(stages),
+        guest_dirty_rate=coordinator.guest_dirty_rate,
+        error_desc=coordinator.error,
+    )
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _ram(statistics: SourceStatistics, pending_bytes: int, total_ms: float) -> Ram:
+    seconds = max(total_ms, 1.0) / 1e3
+    return Ram(
+        transferred=statistics.wire_bytes,
+        remaining=pending_bytes,
+        total=statistics.total_pages * PAGE_BYTES,
+        duplicate=statistics.zero_pages,
+        skipped=statistics.skipped_pages,
+        normal=statistics.data_pages,
+        normal_bytes=statistics.data_pages * PAGE_BYTES,
+        dirty_pages_rate=round(statistics.dirty_pages_rate),
+        mbps=statistics.wire_bytes * 8 / seconds / 1e6,
+        dirty_sync_count=statistics.dirty_sync_count,
+        page_size=PAGE_BYTES,
+        pages_per_second=round(statistics.applied_pages / seconds),
+    )
+
+
+def _compression(statistics: SourceStatistics, config: Config) -> Compression | None:
+    if config.effective_codec == "none":
+        return None
+    raw_bytes = statistics.compressed_pages * PAGE_BYTES
+    return Compression(
+        pages=statistics.compressed_pages,
+        compressed_size=statistics.compressed_bytes,
+        compression_rate=raw_bytes / max(statistics.compressed_bytes, 1),
+    )
+
+
+def _round(count: RoundCount) -> RoundResult:
+    return RoundResult(
+        round_no=count.round_no,
+        pages=count.pages,
+        zero_pages=count.zero_pages,
+        bytes=count.pages * PAGE_BYTES,
+        wire_bytes=count.wire_bytes,
+        ms=max(0, round((count.ended_ns - count.began_ns) / 1e6)),
+        dirty_pages_rate=round(count.dirty_pages_rate),
+    )
+
+
+def _parts(clock: DowntimeClock) -> DowntimeParts:
+    return DowntimeParts(**{name.replace("-", "_"): round(ms) for name, ms in clock.parts.items()})
+
+
+def _stages(statistics: SourceStatistics, config: Config, moving_ms: float) -> Stages:
+    """Shares of the time since setup; a stage of several workers has that much more of it."""
+    senders_ns = moving_ms * 1e6 * config.parameters.compress_threads
+    compress = (statistics.hash_ns + statistics.compress_ns) / senders_ns
+    send = statistics.send_ns / senders_ns
+    return Stages(
+        scan=Shares(busy=statistics.scan_ns / senders_ns),
+        compress=Shares(busy=compress, blocked=send, starved=max(0.0, 1 - compress - send)),
+        send=Shares(busy=send),
+        decompress=Shares(busy=statistics.decompress_ns / (moving_ms * 1e6 * statistics.lanes)),
+        write=Shares(busy=statistics.write_ns / (moving_ms * 1e6)),
+    )
+
+
+def _bottleneck(stages: Stages) -> str | None:
+    shares = {name: getattr(stages, name) for name in Stages.__struct_fields__}
+    busy = {name: share.busy for name, share in shares.items() if share is not None}
+    return max(busy, key=lambda name: busy[name], default=None)

@@ -1,0 +1,123 @@
+"""From the stop of the guest to the answer of the destination: the downtime.
+
+The guest is stopped all the while. Until `commit` any error leaves it to the caller
+to let it run again; from then on only the destination's answer decides who has it.
+"""
+
+import xxhash
+
+from pipeline.source.dirty import DirtyMap
+from pipeline.source.downtime import DowntimeClock
+from pipeline.source.engine import SourceEngine
+from protocol import control as c
+from protocol.devices import Section, encode_sections
+from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
+from protocol.limits import DEVICE_PIECE_BYTES
+from workers.pages import VOID_HASH, Pages
+
+VERIFY_SECONDS = 600.0
+LOAD_SECONDS = 60.0
+
+
+class SwitchOver:
+    """The steps of one switch-over, in the order in which they stand here."""
+
+    def __init__(self, engine: SourceEngine, clock: DowntimeClock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._sent = DirtyMap(engine.block_pages)
+
+    def send_last(self) -> None:
+        """Send all that is still dirty, now that nothing writes any more.
+
+        Where hashes are kept, one pass over all memory finds what the tracker missed;
+        what it finds is sent while it is still looking.
+        """
+        engine = self._engine
+        engine.live.rate = 0
+        if engine.tracking.scans:
+            engine.scan()
+        engine.fence()
+        engine.dispatcher.settled = True
+        engine.start_round(self._sent)
+        if engine.hashes is not None:
+            engine.scan_hashes(self._send_found)
+        engine.fence()
+        self._clock.lap("last-round")
+
+    def _send_found(self, block: int, pages: Pages) -> None:
+        """Send what a hash pass found, but for what this round has sent already."""
+        fresh = pages[~self._sent.marked(block, pages)]
+        size = self._engine.config.batch_pages
+        self._engine.dispatcher.plan(
+            ((block, fresh[start : start + size]) for start in range(0, len(fresh), size)),
+            len(fresh),
+        )
+
+    def verify(self) -> None:
+        """Prove that the destination holds what was sent; send once more what differs.
+
+        IntegrityError where it still differs, GuestError where a file that nobody
+        stopped was written meanwhile.
+        """
+        self._compare()
+        if self._engine.pump.mismatches:
+            self._resend()
+            self._compare()
+        if self._engine.pump.mismatches:
+            count = sum(len(pages) for _, pages in self._engine.pump.mismatches)
+            raise IntegrityError(f"{count} pages differ at the destination, sent twice")
+        if self._engine.config.verify == "full" and not self._engine.guest.can_stop:
+            self._look_again()
+        self._clock.lap("verify")
+
+    def _compare(self) -> None:
+        tables = self._engine.hashes if self._engine.config.verify == "full" else None
+        self._engine.link.send(
+            c.Verify(
+                last_seq=self._engine.dispatcher.last_seq,
+                digests=[xxhash.xxh3_64_intdigest(table) for table in tables or []],
+            )
+        )
+        self._engine.pump.expect(c.Verified, within_s=VERIFY_SECONDS)
+
+    def _resend(self) -> None:
+        engine = self._engine
+        if engine.hashes is None or engine.config.verify != "full":
+            raise RemoteProtocolError("mismatches found where nothing was to be compared")
+        for block, pages in engine.pump.mismatches:
+            if block >= len(engine.block_pages) or int(pages.max()) >= engine.block_pages[block]:
+                raise RemoteProtocolError(f"a mismatch outside the guest's memory, block {block}")
+            engine.hashes[block][pages] = VOID_HASH
+            engine.dirty.mark(block, pages)
+        engine.pump.mismatches.clear()
+        engine.start_round()
+        engine.fence()
+
+    def _look_again(self) -> None:
+        found: list[Pages] = []
+        self._engine.scan_hashes(lambda _, pages: found.append(pages))
+        if any(len(pages) for pages in found):
+            raise GuestError(f"{self._engine.guest.name} is being written")
+
+    def load(self, sections: list[Section]) -> None:
+        """Send the device state and wait until the destination is ready to start."""
+        stream = encode_sections(sections)
+        starts = range(0, len(stream), DEVICE_PIECE_BYTES)
+        for start in starts:
+            piece = stream[start : start + DEVICE_PIECE_BYTES]
+            self._engine.link.send(c.Devices(data=piece, last=start == starts[-1]))
+        ready = self._engine.pump.expect(c.Ready, within_s=LOAD_SECONDS)
+        self._engine.link.await_commit(self._engine.config.commit_timeout)
+        self._clock.lap("transfer", other="load", other_ms=ready.load_ms)
+
+    def commit(self) -> None:
+        """Give the guest away: returns when it is there.
+
+        NotStartedThere when it certainly is not; PeerLost when nobody knows.
+        """
+        timeout_s = self._engine.config.commit_timeout
+        self._engine.link.send(c.Commit())
+        self._engine.pump.expect(c.Started, within_s=timeout_s)
+        self._clock.lap("start")
+        self._clock.stop()

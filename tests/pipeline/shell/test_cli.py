@@ -1,0 +1,300 @@
+"""The command line: which function is called with what, what is printed where, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import structlog
+
+from pipeline.config.loading import load_config
+from pipeline.config.model import Config
+from pipeline.progress import Observer, Progress
+from pipeline.result import Result
+from pipeline.shell.cli import run_command
+from protocol.errors import ConfigError, PeerLost
+from protocol.status import Status
+from protocol.uri import Uri
+
+ROOT = Path(__file__).parents[3]
+GOOD = Result(status=Status.COMPLETED, total_time=1234, verified=True, self_check="clean")
+
+
+class Engine:
+    """Stands in for the engine: notes how it was called, answers `end`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.end: Result | BaseException = GOOD
+
+    def migrate(self, config: Config, uri: Uri, observer: Observer) -> Result:
+        """As pipeline.source.command's."""
+        return self._answer(observer, "migrate", config, uri)
+
+    def incoming(self, config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
+        """As pipeline.destination.command's."""
+        return self._answer(observer, "incoming", config, uri, stay)
+
+    def run(self, config: Config, config_args: list[str], observer: Observer) -> Result:
+        """As pipeline.shell.local's."""
+        return self._answer(observer, "run", config, config_args)
+
+    def _answer(self, observer: Observer, *call: object) -> Result:
+        self.calls.append(call)
+        observer(Progress(Status.ACTIVE, 0.5, 1, 10))
+        structlog.get_logger().info("a word", about="something")
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    made = Engine()
+    places = {
+        "source.command": made.migrate,
+        "destination.command": made.incoming,
+        "shell.local": made.run,
+    }
+    for name, function in places.items():
+        module = ModuleType(f"pipeline.{name}")
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield made
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "c.yaml"
+    path.write_text("guest: {kind: synthetic}\n")
+    return str(path)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """The one line that `arguments` get."""
+    assert run_command(list(arguments)) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("pageferry: ")
+    return shown.err.removeprefix("pageferry: ").rstrip()
+
+
+def test_run(engine: Engine, file: str) -> None:
+    """A child started with another configuration than its parent."""
+    assert run_command(["run", file, "--set", "codec=lz4", "--set", "name=x"]) == 0
+    [(name, config, arguments)] = engine.calls
+    assert (name, config.codec) == ("run", "lz4")
+    assert arguments == [file, "--set", "codec=lz4", "--set", "name=x"]
+    options = [text for text in arguments[1:] if text != "--set"]
+    assert load_config(Path(arguments[0]), options) == config
+
+
+def test_migrate(engine: Engine, file: str) -> None:
+    """The option losing against the file, or the file's uri not used."""
+    assert run_command(["migrate", file, "--uri", "tcp:h:1", "--set", "uri=unix:/x"]) == 0
+    assert run_command(["migrate", file, "--set", "uri=unix:/x"]) == 0
+    assert [call[2] for call in engine.calls] == [Uri("tcp", "h", 1), Uri("unix", path="/x")]
+
+
+def test_incoming(engine: Engine, file: str) -> None:
+    """An incoming end that asks for a guest, or that loses --stay."""
+    assert run_command(["incoming", "--uri", "tcp:h:1"]) == 0
+    assert run_command(["incoming", file, "--uri", "tcp:h:1", "--stay", "2.5"]) == 0
+    assert [call[3] for call in engine.calls] == [None, 2.5]
+
+
+def test_summary_and_progress(
+    engine: Engine, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Progress or logs on standard output, the table on standard error."""
+    assert run_command(["run", file]) == 0
+    shown = capsys.readouterr()
+    assert "total time    1234 ms" in shown.out
+    assert "0.5 s: active" in shown.err
+    assert "a word" in shown.err
+    assert "active" not in shown.out
+
+
+def test_quiet(engine: Engine, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--quiet` that still writes."""
+    assert run_command(["run", file, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_json_on_standard_output(
+    engine: Engine, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table behind the JSON: no program can read that."""
+    assert run_command(["run", file, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["total-time"] == 1234
+
+
+def test_json_in_a_file(
+    engine: Engine, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result written only when all went well, or no table beside it."""
+    path = tmp_path / "out.json"
+    assert run_command(["run", file, "--json", str(path)]) == 0
+    assert "total time" in capsys.readouterr().out
+    engine.end = Result(status=Status.FAILED, error_desc="it broke")
+    assert run_command(["run", file, "--json", str(path)]) == 1
+    assert json.loads(path.read_text())["error-desc"] == "it broke"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        (Result(status=Status.FAILED, error_desc="it\nbroke"), 1, "failed: it broke"),
+        (Result(status=Status.CANCELLED, error_desc="asked for"), 130, "cancelled"),
+        (Result(status=Status.COMPLETED, self_check="page 7"), 1, "failed: page 7"),
+        (
+            Result(status=Status.COMPLETED, verified=False),
+            1,
+            "failed: the memory that arrived differs",
+        ),
+        (ConfigError("uri: tcp:h:1 is in use"), 2, "uri: tcp:h:1 is in use"),
+        (PeerLost("no answer"), 1, "failed: no answer"),
+    ],
+)
+def test_ends(
+    engine: Engine,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+    end: Result | BaseException,
+    code: int,
+    line: str,
+) -> None:
+    """A failure that a script takes for success, or one that is not told in a line."""
+    engine.end = end
+    assert run_command(["run", file, "--quiet"]) == code
+    assert capsys.readouterr().err == f"pageferry: {line}\n"
+
+
+def test_interrupted_before_the_engine_listens(engine: Engine, file: str) -> None:
+    """A traceback for Ctrl-C in the first moments."""
+    engine.end = KeyboardInterrupt()
+    assert run_command(["run", file, "--quiet"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "Missing command."),
+        (["fly"], "No such command 'fly'."),
+        (["run"], "Missing argument 'CONFIG'."),
+        (["run", "FILE", "--fast"], "No such option: --fast"),
+        (["run", "FILE", "--log-format", "json"], "No such option: --log-format"),
+        (["run", "FILE", "--set"], "Option '--set' requires an argument."),
+        (["incoming", "--uri", "tcp:h:1", "--stay", "-1"], "Invalid value for '--stay'"),
+        (["incoming"], "uri: found none, expected --uri tcp:HOST:PORT or unix:PATH"),
+        (["migrate", "FILE"], "uri: found none, expected --uri tcp:HOST:PORT or unix:PATH"),
+        (["migrate", "FILE", "--uri", "tcp:h"], "uri: 'tcp:h' has no port, expected tcp:HOST:PORT"),
+        (["incoming", "--uri", "rdma:h:1"], "uri: 'rdma:h:1' is not a valid migration protocol"),
+        (["run", "/no/file"], "/no/file: cannot be read: No such file or directory"),
+        (["run", "FILE", "--set", "parameters.compress-level=10"], "--set: parameters.compress-le"),
+        (["run", "FILE", "--json", "/no/folder/x"], "--json: /no/folder/x cannot be written"),
+        (["run", "FILE", "--json", "/"], "--json: / cannot be written"),
+        (["check", "FILE", "--set", "tracker=x"], "--set: tracker: found 'x', expected 'auto'"),
+        (
+            ["run", "FILE", "--set", "guest={kind: file, path: /no/guest}"],
+            "guest.path: /no/guest does not exist",
+        ),
+        (
+            ["incoming", "--uri", "tcp:h:1", "--set", "destination.path=/no/folder/x"],
+            "destination.path: there is no folder /no/folder",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    engine: Engine,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    line: str,
+) -> None:
+    """A traceback, a usage screen, or a migration that starts all the same."""
+    told = complaint(capsys, *(file if text == "FILE" else text for text in arguments))
+    assert told.startswith(line)
+    assert engine.calls == []
+
+
+def test_each_end_checks_its_own_part(engine: Engine, file: str) -> None:
+    """The source refused for a destination path that only the other machine has."""
+    far = ["--uri", "tcp:h:1", "--set", "destination.path=/no/folder/x"]
+    assert run_command(["migrate", file, *far]) == 0
+    guest = ["--uri", "tcp:h:1", "--set", "guest={kind: file, path: /no/guest}"]
+    assert run_command(["incoming", file, *guest]) == 0
+
+
+def test_check_prints_what_is_meant(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An effective configuration that loads as another one."""
+    assert run_command(["check", file, "--set", "verify=off", "--set", "batch-pages=7"]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    assert load_config(printed) == load_config(Path(file), ["verify=off", "batch-pages=7"])
+    assert "memory: 512MiB" in printed.read_text()
+    assert printed.read_text().startswith("name: guest\nguest:\n")
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """A schema that is not JSON, or with Python's names."""
+    assert run_command(["schema"]) == 0
+    assert "commit-timeout" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize("command", ["run", "incoming", "migrate", "check", "schema"])
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that shows no way to use it."""
+    assert run_command([command, "--help"]) == 0
+    assert f"\n  pageferry {command} " in capsys.readouterr().out.replace("schema >", "schema  >")
+
+
+def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+
+
+def test_as_a_process(file: str) -> None:
+    """A command that works only inside the tests."""
+    good = python("-m", "pipeline", "check", file)
+    assert (good.returncode, good.stderr) == (0, "")
+    bad = python("-m", "pipeline", "check", file, "--set", "verify=x")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == (
+        "pageferry: --set: verify: found 'x', expected 'full', 'frames' or 'off'\n"
+    )
+
+
+def test_the_main_module_is_light() -> None:
+    """Every worker process paying for the command line when it imports the main module."""
+    code = "import sys; import pipeline.__main__; print(*sys.modules)"
+    modules = python("-c", code).stdout.split()
+    assert "pipeline.__main__" in modules
+    assert not {"typer", "pydantic", "pipeline.shell.cli", "pipeline.config.model"} & set(modules)
+
+
+def test_check_loads_nothing_that_it_does_not_use(file: str) -> None:
+    """A second of start-up for a command that only reads a file."""
+    code = (
+        "import sys; from pipeline.shell.cli import run_command\n"
+        f"run_command(['check', {file!r}]); print(*sys.modules)"
+    )
+    modules = python("-c", code).stdout.split()
+    assert "pipeline.config.loading" in modules
+    assert not {"structlog", "rich.live", "zmq", "numpy", "psutil"} & set(modules)

@@ -1,0 +1,53 @@
+"""SIGINT and SIGTERM ask for an end, while it lasts, and are put back."""
+
+import signal
+from threading import Event, Thread
+
+import pytest
+
+from pipeline.shell.signals import SIGNALS, cancelled_by_signals
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_a_cancel_and_no_exception(number: signal.Signals) -> None:
+    """An exception in the middle of anything, a guest that stays stopped."""
+    cancel = Event()
+    with cancelled_by_signals(cancel):
+        assert not cancel.is_set()
+        signal.raise_signal(number)
+        assert cancel.is_set()
+        signal.raise_signal(number)
+
+
+def test_both_signals_are_heeded() -> None:
+    """A service manager's SIGTERM that kills a migration in its switch-over."""
+    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_handlers_of_before_are_put_back(fails: bool) -> None:
+    """A program that cannot be interrupted any more, once a migration is over."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        with cancelled_by_signals(Event()):
+            assert signal.getsignal(signal.SIGINT) is not before[0]
+            if fails:
+                raise ValueError
+    except ValueError:
+        assert fails
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    """An error of Python's where a migration runs in a thread of somebody's program."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    seen: list[object] = []
+
+    def migrate() -> None:
+        with cancelled_by_signals(Event()):
+            seen.extend(signal.getsignal(number) for number in SIGNALS)
+
+    thread = Thread(target=migrate)
+    thread.start()
+    thread.join()
+    assert seen == before
