@@ -15,11 +15,11 @@ import zmq
 
 from pipeline.liveness import SILENCE_SECONDS, Liveness
 from protocol.channel import Channel, session_of
-from protocol.control import Alive, AnyMessage, Failed
+from protocol.control import Alive, AnyMessage, Cancel, Failed
 from protocol.errors import ConfigError, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
 from protocol.session import Role, Session
-from protocol.uri import Uri
+from protocol.uri import Uri, plain_endpoint
 from workers.link import remove_socket
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -41,9 +41,16 @@ class ControlLink:
 
     @classmethod
     def connect(cls, context: Context, uri: Uri, session_id: bytes) -> "ControlLink":
-        """The source's end; a destination that is not there yet is waited for."""
+        """The source's end; a destination that is not there yet is waited for.
+
+        ConfigError for an address that nobody can be reached at.
+        """
         socket = _socket(context, zmq.DEALER)
-        socket.connect(uri.endpoint)
+        try:
+            socket.connect(uri.endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise ConfigError(f"uri: cannot connect to {uri.endpoint}: {error.strerror}") from None
         link = cls("source", socket, [])
         link._channel = Channel(session_id)
         return link
@@ -64,7 +71,7 @@ class ControlLink:
     @property
     def endpoint(self) -> str:
         """Where this end is bound."""
-        return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return plain_endpoint(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     @property
     def session_id(self) -> bytes:
@@ -118,6 +125,11 @@ class ControlLink:
         self.socket.send_multipart(
             [*route, answer.outgoing(Failed(reason=str(error), cancelled=False))]
         )
+
+    def end(self, ending: Cancel | Failed) -> None:
+        """Tell the peer that it is over, where it is there and does not know."""
+        if self.session.owes_ending:
+            self.send(ending)
 
     def tick(self, now_ns: int) -> None:
         """Send a heartbeat when one is due; PeerLost when the other end is silent."""

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from protocol.limits import PAGE_BYTES
 from protocol.status import Status
 
 GuestAlive = Literal["source", "destination", "none", "unknown"]
@@ -24,18 +25,18 @@ class Part(Struct, rename="kebab", kw_only=True):
 class Ram(Part):
     """Memory: bytes on the wire, bytes of guest memory, pages; rates a second."""
 
-    transferred: int = 0
-    remaining: int = 0
+    transferred: int | None = None
+    remaining: int | None = None
     total: int = 0
-    duplicate: int = 0
-    skipped: int = 0
-    normal: int = 0
-    normal_bytes: int = 0
-    dirty_pages_rate: int = 0
-    mbps: float = 0
-    dirty_sync_count: int = 0
-    page_size: int = 4096
-    pages_per_second: int = 0
+    duplicate: int | None = None
+    skipped: int | None = None
+    normal: int | None = None
+    normal_bytes: int | None = None
+    dirty_pages_rate: int | None = None
+    mbps: float | None = None
+    dirty_sync_count: int | None = None
+    page_size: int = PAGE_BYTES
+    pages_per_second: int | None = None
 
 
 class Compression(Part):

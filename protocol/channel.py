@@ -7,9 +7,8 @@ other end has heard already is dropped there by its number.
 import struct
 from collections import deque
 
-import xxhash
-
 from protocol.control import Alive, AnyMessage, decode_message, encode_message
+from protocol.digest import DIGEST_BYTES, digest_of
 from protocol.errors import FrameDamaged, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES, PROTOCOL_VERSION
 
@@ -17,7 +16,7 @@ MAGIC = b"PGFC"
 ENVELOPE = struct.Struct("<4sHH16sQQQ")
 """magic, version, flags (0), session, number, acknowledged, digest of all else."""
 
-_DIGEST_OFFSET = ENVELOPE.size - 8
+_DIGEST_OFFSET = ENVELOPE.size - DIGEST_BYTES
 _UNNUMBERED = 0
 
 
@@ -90,7 +89,7 @@ class Channel:
             ENVELOPE.pack(MAGIC, PROTOCOL_VERSION, 0, self.session, number, self._heard, 0)
         )
         body = encode_message(message)
-        struct.pack_into("<Q", head, _DIGEST_OFFSET, _digest(head, body))
+        struct.pack_into("<Q", head, _DIGEST_OFFSET, digest_of(head, _DIGEST_OFFSET, body))
         return bytes(head) + body
 
 
@@ -100,7 +99,7 @@ def _open(envelope: bytes | memoryview) -> tuple[bytes, int, int, memoryview]:
         raise RemoteProtocolError(f"control message of {len(view)} bytes")
     magic, version, flags, session, number, acknowledged, digest = ENVELOPE.unpack_from(view)
     body = view[ENVELOPE.size :]
-    if digest != _digest(view, body):
+    if digest != digest_of(view, _DIGEST_OFFSET):
         raise FrameDamaged("damaged control message: wrong digest")
     if magic != MAGIC:
         raise RemoteProtocolError(f"not a pageferry control message: magic {magic!r}")
@@ -111,9 +110,3 @@ def _open(envelope: bytes | memoryview) -> tuple[bytes, int, int, memoryview]:
     if flags:
         raise RemoteProtocolError(f"unknown flags {flags:#x} of a control message")
     return session, number, acknowledged, body
-
-
-def _digest(head: bytearray | memoryview, body: bytes | memoryview) -> int:
-    state = xxhash.xxh3_64(memoryview(head)[:_DIGEST_OFFSET])
-    state.update(body)
-    return state.intdigest()

@@ -22,7 +22,7 @@ Digest = Annotated[int, Meta(ge=0)]
 BlockNo = Annotated[int, Meta(ge=0, lt=limits.MAX_BLOCKS)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_BLOCK_NAME_BYTES)]
 Milliseconds = Annotated[float, Meta(ge=0, lt=2.0**53)]
-Reason = Annotated[str, Meta(max_length=4096)]
+Reason = Annotated[str, Meta(max_length=limits.REASON_CHARS)]
 
 
 def _check_whole(data: bytes, item_bytes: int) -> None:

@@ -7,8 +7,7 @@ section that the engine itself writes is `globalstate`: the run state to take up
 import struct
 from dataclasses import dataclass
 
-import xxhash
-
+from protocol.digest import DIGEST_BYTES, digest_of
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.limits import MAX_DEVICE_BYTES
 
@@ -17,7 +16,7 @@ _STREAM = struct.Struct("<4sI")
 """magic, number of sections."""
 _SECTION = struct.Struct("<HIIIQ")
 """name bytes, instance, version, payload bytes, XXH3-64 of these four, name and payload."""
-_DIGEST_OFFSET = _SECTION.size - 8
+_DIGEST_OFFSET = _SECTION.size - DIGEST_BYTES
 
 GLOBAL_STATE = "globalstate"
 GLOBAL_STATE_VERSION = 1
@@ -48,7 +47,7 @@ def encode_sections(sections: list[Section]) -> bytes:
     for section in sections:
         name = section.name.encode()
         sizes = (len(name), section.instance, section.version, len(section.payload))
-        digest = _digest(_SECTION.pack(*sizes, 0), name + section.payload)
+        digest = digest_of(_SECTION.pack(*sizes, 0), _DIGEST_OFFSET, name, section.payload)
         parts += [_SECTION.pack(*sizes, digest), name, section.payload]
     stream = b"".join(parts)
     if len(stream) > MAX_DEVICE_BYTES:
@@ -72,19 +71,13 @@ def decode_sections(stream: bytes) -> list[Section]:
         offset += _SECTION.size
         body = bytes(_take(view, offset, name_bytes + payload_bytes))
         offset += len(body)
-        if _digest(header, body) != digest:
+        if digest_of(header, _DIGEST_OFFSET, body) != digest:
             raise RemoteProtocolError("device state: a section with a wrong digest")
         name = _decode_name(body[:name_bytes])
         sections.append(Section(name, instance, version, body[name_bytes:]))
     if offset != len(view):
         raise RemoteProtocolError(f"device state: {len(view) - offset} bytes behind the end")
     return sections
-
-
-def _digest(header: bytes | memoryview, body: bytes) -> int:
-    state = xxhash.xxh3_64(memoryview(header)[:_DIGEST_OFFSET])
-    state.update(body)
-    return state.intdigest()
 
 
 def _decode_name(name: bytes) -> str:

@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from protocol.digest import DIGEST_BYTES, Buffer, digest_of
 from protocol.errors import FrameDamaged, RemoteProtocolError
 from protocol.limits import PAGE_BYTES, PROTOCOL_VERSION
 
@@ -25,11 +25,10 @@ HEADER = struct.Struct("<4sHBBHH16sIQIIIIQ")
 """magic, version, type, codec, flags, block, session, attempt, seq, round, pages,
 data pages, payload bytes, digest."""
 
-DIGEST_OFFSET = HEADER.size - 8
+DIGEST_OFFSET = HEADER.size - DIGEST_BYTES
 TABLE_BYTES_A_PAGE = 4 + 1
 HASH_BYTES = 8
-
-Buffer = bytes | bytearray | memoryview
+INDEX, HASH = np.dtype("<u4"), np.dtype("<u8")
 
 
 class FrameType(IntEnum):
@@ -157,10 +156,9 @@ def encode_batch(batch: Batch, *, content_digest: bool) -> bytes:
         batch.data_pages,
         len(batch.payload),
     )
-    hashes = b"" if batch.hashes is None else batch.hashes.tobytes()
-    head = bytearray(
-        b"".join((HEADER.pack(*header), batch.pages.tobytes(), batch.kinds.tobytes(), hashes))
-    )
+    pages = batch.pages.astype(INDEX, copy=False).tobytes()
+    hashes = b"" if batch.hashes is None else batch.hashes.astype(HASH, copy=False).tobytes()
+    head = bytearray(b"".join((HEADER.pack(*header), pages, batch.kinds.tobytes(), hashes)))
     return _sealed(head, batch.payload if content_digest else b"")
 
 
@@ -200,9 +198,9 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
         header.round_no,
         header.block,
         _CODECS[header.codec],
-        np.frombuffer(tables, np.uint32, count),
+        np.frombuffer(tables, INDEX, count),
         np.frombuffer(tables, np.uint8, count, count * 4),
-        np.frombuffer(tables, np.uint64, header.data_pages, count * 5) if hashed else None,
+        np.frombuffer(tables, HASH, header.data_pages, count * 5) if hashed else None,
         payload,
     )
     _check_tables(batch, header.data_pages, limits.block_pages[header.block], where)
@@ -253,16 +251,8 @@ def _check_tables(batch: Batch, data: int, block_pages: int, where: str) -> None
         raise RemoteProtocolError(f"{where}: a payload without data pages")
 
 
-def _digest(head: Buffer, payload: Buffer) -> int:
-    view = memoryview(head)
-    state = xxhash.xxh3_64(view[:DIGEST_OFFSET])
-    state.update(view[HEADER.size :])
-    state.update(payload)
-    return state.intdigest()
-
-
 def _sealed(head: bytearray, covered: Buffer) -> bytes:
-    struct.pack_into("<Q", head, DIGEST_OFFSET, _digest(head, covered))
+    struct.pack_into("<Q", head, DIGEST_OFFSET, digest_of(head, DIGEST_OFFSET, covered))
     return bytes(head)
 
 
@@ -272,7 +262,7 @@ def _opened(head: Buffer, payload: Buffer, expected: FrameType) -> Header:
         raise RemoteProtocolError(f"frame too short: {len(head)} bytes, a header has {HEADER.size}")
     header = Header(*HEADER.unpack_from(head))
     covered = payload if header.flags & Flag.CONTENT_DIGEST else b""
-    if header.digest != _digest(head, covered):
+    if header.digest != digest_of(head, DIGEST_OFFSET, covered):
         raise FrameDamaged(f"damaged frame: wrong digest ({len(head)} + {len(payload)} bytes)")
     if header.magic != MAGIC:
         raise RemoteProtocolError(f"not a pageferry frame: magic {header.magic!r}")

@@ -26,15 +26,6 @@ class ReorderWindow(Generic[T]):
     def __len__(self) -> int:
         return len(self._held)
 
-    @property
-    def missing(self) -> list[int]:
-        """The seqs that hold up others, lowest first."""
-        return [
-            seq
-            for seq in range(self.applied + 1, max(self._held, default=0))
-            if seq not in self._held
-        ]
-
     def add(self, seq: int, item: T) -> bool:
         """Take `item`; False when it is a duplicate, which stays the caller's.
 

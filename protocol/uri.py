@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from protocol.errors import ConfigError
 
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s]*):(?P<port>[0-9]{1,5})")
-_ANY_ADDRESS = re.compile(r"^tcp://(0\.0\.0\.0|\[::(ffff:0\.0\.0\.0)?\]):")
+_ANY_ADDRESS = re.compile(r"^tcp://(0\.0\.0\.0|\[::\]):")
+_MAPPED_ADDRESS = re.compile(r"^tcp://\[::ffff:(?P<ipv4>[0-9.]+)\]:")
 UNIX_PATH_BYTES = 103
 """A socket's address has room for 107 bytes; the workers' have .0 to .254 behind the path."""
 
@@ -68,3 +69,8 @@ def _parse_tcp(text: str, rest: str) -> Uri:
     if port > 65535:
         raise ConfigError(f"uri: {text!r} has port {port}, expected 0 to 65535")
     return Uri("tcp", host=match["host"] or "0.0.0.0", port=port)
+
+
+def plain_endpoint(endpoint: str) -> str:
+    """`endpoint` with an IPv4 address as people write it, where a socket shows it as IPv6."""
+    return _MAPPED_ADDRESS.sub(lambda match: f"tcp://{match['ipv4']}:", endpoint)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from zlib_ng import zlib_ng
 
+from protocol.digest import Buffer
 from protocol.errors import RemoteProtocolError
-from protocol.frames import Buffer, CodecId
+from protocol.frames import CodecId
 
 if TYPE_CHECKING:
     import zstandard

@@ -12,7 +12,8 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from protocol.frames import Batch, Buffer, PageKind, encode_batch, encode_hello
+from protocol.digest import Buffer
+from protocol.frames import Batch, PageKind, encode_batch, encode_hello
 from workers.codecs import compress
 from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
@@ -63,7 +64,8 @@ class CompressWorker:
         self._live = LiveSettings(settings.live.fd)
         self._buffer = PageBuffer(settings.batch_pages)
         self._hasher = TableHasher()
-        self._lanes: list[zmq.Socket[bytes]] = []
+        self._endpoints: list[str] = []
+        self._lanes: dict[int, zmq.Socket[bytes]] = {}
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
 
     def run(self) -> None:
@@ -78,20 +80,30 @@ class CompressWorker:
                     case ScanJob():
                         self._scan(message)
                     case Connect(endpoints):
-                        self._lanes = [self._connect(endpoint) for endpoint in endpoints]
+                        self._endpoints = endpoints
                     case Stop():
                         return
                     case _:
                         raise TypeError(f"not for a compress worker: {message}")
 
+    def _lane(self, number: int) -> zmq.Socket[bytes]:
+        """The connection to a decompress worker; made when it is first needed.
+
+        All at once, 255 workers an end would open 65,025 of them before the first page.
+        """
+        if number not in self._lanes:
+            self._lanes[number] = self._connect(self._endpoints[number])
+        return self._lanes[number]
+
     def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
-        lane = self._context.socket(zmq.DEALER)
-        lane.ipv6 = True
-        lane.sndhwm = DATA_HIGH_WATER
-        lane.linger = 0
-        lane.connect(endpoint)
-        lane.send_multipart([encode_hello(self._settings.session, self._settings.address.worker)])
-        return lane
+        socket = self._context.socket(zmq.DEALER)
+        socket.ipv6 = True
+        socket.sndhwm = DATA_HIGH_WATER
+        socket.linger = 0
+        socket.connect(endpoint)
+        hello = encode_hello(self._settings.session, self._settings.address.worker)
+        socket.send_multipart([hello])
+        return socket
 
     def _scan(self, job: ScanJob) -> None:
         began = thread_time_ns()
@@ -167,7 +179,7 @@ class CompressWorker:
 
     def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:
         """Send one frame when the wire limit and the link let it; how long that took, in ns."""
-        socket, began = self._lanes[lane], monotonic_ns()
+        socket, began = self._lane(lane), monotonic_ns()
         pause_ns = self._live.draw(len(head) + len(payload), began)
         if pause_ns:
             self._link.wait(timeout_ms=-(-pause_ns // 1_000_000))

@@ -14,6 +14,7 @@ import zmq
 from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
 from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello
 from protocol.limits import PAGE_BYTES
+from protocol.uri import plain_endpoint
 from workers.codecs import decompress
 from workers.link import PoolAddress, PoolLink, work
 from workers.memory import PassedFd, mapped_bytes, maybe_page_hashes
@@ -70,7 +71,7 @@ class DecompressWorker:
     def run(self) -> None:
         """Take frames and grants until the pool says stop."""
         self._data.bind(self._settings.endpoint)
-        self._link.send(Up(self._data.getsockopt_string(zmq.LAST_ENDPOINT)))
+        self._link.send(Up(plain_endpoint(self._data.getsockopt_string(zmq.LAST_ENDPOINT))))
         while self._hear():
             if self._granted and self._maybe_take_frame():
                 continue

@@ -43,10 +43,17 @@ def _arrived_fd(duplicate: Any) -> PassedFd:  # noqa: ANN401 - private to multip
 
 
 def shared_memory(name: str, size_bytes: int) -> int:
-    """The descriptor of a fresh, zeroed memory file, visible to those it is passed to."""
+    """The descriptor of a fresh, zeroed memory file, mode 0600, for those it is passed to.
+
+    OSError where the system has no room for it.
+    """
     fd = os.memfd_create(f"pageferry-{name}", os.MFD_CLOEXEC)
-    os.ftruncate(fd, max(size_bytes, mmap.PAGESIZE))
-    os.fchmod(fd, 0o600)
+    try:
+        os.ftruncate(fd, max(size_bytes, mmap.PAGESIZE))
+        os.fchmod(fd, 0o600)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -120,7 +120,7 @@ class Capabilities(Section):
     xbzrle: Literal[False] = False
     auto_converge: Literal[False] = False
     zero_blocks: Literal[False] = False
-    events: bool = True
+    events: Literal[True] = True
     rdma_pin_all: Literal[False] = False
     pause_before_switchover: Literal[False] = False
 
@@ -191,6 +191,7 @@ NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "codec": ("auto",),
     "parameters.compress-threads": ("auto",),
     "parameters.decompress-threads": ("auto",),
+    "capabilities.events": (False,),
     "capabilities.xbzrle": (True,),
     "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),

@@ -35,6 +35,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
     timeline = Timeline(status)
     status.notify(lambda _: observer(Progress(status.status, timeline.elapsed_ms() / 1e3)))
     receiver = Receiver(
+        uri,
         config.parameters,
         _guest_maker(config),
         status,
@@ -42,7 +43,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
         commit_timeout_s=config.commit_timeout,
     )
     with cancelled_by_signals(receiver.cancel):
-        structlog.get_logger().info("listening", socket_address=receiver.listen(uri))
+        structlog.get_logger().info("listening", socket_address=receiver.engine.link.endpoint)
         warm_up()
         try:
             receiver.receive()
@@ -84,26 +85,30 @@ def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:
     guest = receiver.guest
     if guest is None or result.status is not Status.COMPLETED or not receiver.runs_here:
         return result
-    wrong = guest.self_check()
-    if stay is not None and wrong is None:
-        receiver.cancel.wait(stay)
+    try:
         wrong = guest.self_check()
+        if stay is not None and wrong is None:
+            receiver.cancel.wait(stay)
+            wrong = guest.self_check()
+        result.guest_gap = guest.statistics().gap_ms
+    except GuestError as error:
+        wrong = str(error)
+        result.guest_alive = "none" if guest.is_dead() else "unknown"
     result.self_check = wrong or "clean"
-    result.guest_gap = guest.statistics().gap_ms
     return result
 
 
 def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
     """Where the guest runs, as far as this end knows; nothing runs in a file."""
     if completed:
-        hello = receiver.engine.hello
+        hello = receiver.engine.pump.hello
         return None if hello is None or hello.kind == "file" else "destination"
-    return "unknown" if receiver.engine.committed else "source"
+    return "unknown" if receiver.engine.pump.committed else "source"
 
 
 def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Result:
     engine = receiver.engine
-    hello = engine.hello
+    hello = engine.pump.hello
     completed = status.status is Status.COMPLETED
     total = sum(block.pages for block in hello.blocks) * PAGE_BYTES if hello else None
     return Result(

@@ -52,6 +52,10 @@ class Landing:
         data.write(self._fd, pages)
         self._written[pages] = True
 
+    def is_written(self, pages: Pages) -> NDArray[np.bool_]:
+        """Which of `pages` may hold something other than zeros."""
+        return self._written[pages]
+
     @property
     def written(self) -> Pages:
         """The pages that may hold something other than zeros."""

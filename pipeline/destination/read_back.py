@@ -33,6 +33,7 @@ class ReadBackList:
         self._newest_job: list[NDArray[np.uint32]] = [
             np.zeros(len(table), np.uint32) for table in expected
         ]
+        self._landed: list[list[Pages]] = [[] for _ in expected]
         self._jobs: deque[ReadBack] = deque()
         self._asked: dict[int, ReadBack] = {}
         self._unplanned = 0
@@ -46,22 +47,34 @@ class ReadBackList:
         """Pages were written: what was found out about them is void."""
         self._newest_job[block][pages] = _NO_JOB
         self._wrong[block][pages] = False
+        self._landed[block].append(pages)
         self._unplanned += len(pages)
         if self._unplanned >= PLAN_PAGES:
-            self.plan()
+            self._plan_landed()
 
     def plan(self) -> None:
-        """Make jobs of all that was written and not compared since."""
-        self._unplanned = 0
+        """Make jobs of all memory that was not compared since it was written."""
+        self._plan_landed()
         for block, landing in enumerate(self._landings):
-            written = landing.written
-            pages = written[self._newest_job[block][written] == _NO_JOB]
-            self._planned += len(pages)
-            for start in range(0, len(pages), PIECE_PAGES):
-                self._number += 1
-                piece = pages[start : start + PIECE_PAGES]
-                self._newest_job[block][piece] = self._number
-                self._jobs.append(ReadBack(self._number, block, piece.tobytes()))
+            self._plan(block, landing.written)
+
+    def _plan_landed(self) -> None:
+        self._unplanned = 0
+        for block, landed in enumerate(self._landed):
+            if landed:
+                pages = np.unique(np.concatenate(landed))
+                self._plan(block, pages[self._landings[block].is_written(pages)])
+                landed.clear()
+
+    def _plan(self, block: int, written: Pages) -> None:
+        newest_job = self._newest_job[block]
+        pages = written[newest_job[written] == _NO_JOB]
+        self._planned += len(pages)
+        for start in range(0, len(pages), PIECE_PAGES):
+            self._number += 1
+            piece = pages[start : start + PIECE_PAGES]
+            newest_job[piece] = self._number
+            self._jobs.append(ReadBack(self._number, block, piece.tobytes()))
 
     def maybe_next(self) -> ReadBack | None:
         """The next job for a worker, if there is one."""

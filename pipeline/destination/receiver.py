@@ -9,19 +9,16 @@ from contextlib import suppress
 from threading import Event
 from time import monotonic_ns
 
-import xxhash
-
 from pipeline.config.model import Parameters
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
 from pipeline.shell.logs import log_if_unexpected
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
-from protocol.errors import Cancelled, GuestError, IntegrityError, MigrationError
-from protocol.limits import PAGES_A_MESSAGE
+from protocol.errors import Cancelled, GuestError, MigrationError
+from protocol.limits import PAGES_A_MESSAGE, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
-from workers.pages import Pages
 
 FAREWELL_SECONDS = 2.0
 """How long to wait for the source to hear that the guest runs."""
@@ -31,11 +28,13 @@ class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
     `make_guest` makes the guest that the source's hello describes; it is the caller's,
-    who also closes it. `error` is why it failed, None when it did not.
+    who also closes it. `error` is why it failed, None when it did not. ConfigError from the
+    constructor where `uri` cannot be listened at.
     """
 
     def __init__(
         self,
+        uri: Uri,
         parameters: Parameters,
         make_guest: Callable[[c.Hello], ArrivingGuest],
         status: StatusMachine,
@@ -50,15 +49,10 @@ class Receiver:
         self._commit_timeout_s = commit_timeout_s
         self._run_state = "running"
         self.cancel = Event()
-        self.engine = IncomingEngine(self.cancel)
+        self.engine = IncomingEngine(uri, self.cancel)
         self.guest: ArrivingGuest | None = None
         self.runs_here = False
         self.error: str | None = None
-
-    def listen(self, uri: Uri) -> str:
-        """Bind to `uri`; where it is bound. ConfigError where it cannot be had."""
-        self._uri = uri
-        return self.engine.listen(uri)
 
     def receive(self) -> None:
         """Take the guest in. How it ended is in the status; errors are in `error`."""
@@ -78,56 +72,58 @@ class Receiver:
             self.engine.close()
 
     def _prepare(self) -> None:
-        engine = self.engine
-        engine.wait(lambda: engine.hello is not None)
-        assert engine.hello is not None
-        self.guest = self._make_guest(engine.hello)
-        engine.prepare(self._uri, engine.hello, self.guest.blocks, self._parameters)
+        pump = self.engine.pump
+        pump.wait(lambda: pump.hello is not None)
+        hello = pump.hello
+        assert hello is not None
+        pump.aside(lambda: self._make(hello))
+        assert self.guest is not None
+        self.engine.prepare(hello, self.guest.blocks, self._parameters)
+
+    def _make(self, hello: c.Hello) -> None:
+        self.guest = self._make_guest(hello)
 
     def _take_memory(self) -> None:
         """Let frames land, and answer each question whether all is right, until devices come."""
-        engine = self.engine
+        pump = self.engine.pump
         while True:
-            engine.wait(lambda: engine.verify is not None or bool(engine.devices))
-            if engine.verify is None:
+            pump.wait(lambda: pump.verify is not None or bool(pump.devices))
+            if pump.verify is None:
                 return
-            question, engine.verify = engine.verify, None
+            question, pump.verify = pump.verify, None
             self._verify(question)
 
     def _verify(self, question: c.Verify) -> None:
         """Compare all memory with what was sent, and tell the source which pages differ."""
-        engine = self.engine
-        engine.wait(lambda: engine.reassembly.applied >= question.last_seq)
-        wrong: list[tuple[int, Pages]] = []
-        if engine.read_back is not None and engine.expected is not None:
-            if [xxhash.xxh3_64_intdigest(table) for table in engine.expected] != question.digests:
-                raise IntegrityError("the ends do not agree on what was sent")
-            engine.read_back.plan()
-            engine.wait(lambda: engine.read_back is None or engine.read_back.is_done)
-            wrong = engine.read_back.mismatches()
+        pump, link, arrival = self.engine.pump, self.engine.link, self.engine.arrival
+        pump.wait(lambda: arrival.reassembly.applied >= question.last_seq)
+        arrival.compare(question.digests)
+        pump.wait(lambda: arrival.all_compared)
+        wrong = arrival.mismatches()
         for block, pages in wrong:
             for start in range(0, len(pages), PAGES_A_MESSAGE):
                 piece = pages[start : start + PAGES_A_MESSAGE].astype("<u4").tobytes()
-                engine.link.send(c.Mismatch(block=block, pages=piece))
-        engine.link.send(c.Verified(mismatches=sum(len(pages) for _, pages in wrong)))
+                link.send(c.Mismatch(block=block, pages=piece))
+        link.send(c.Verified(mismatches=sum(len(pages) for _, pages in wrong)))
 
     def _load(self) -> None:
-        engine = self.engine
-        engine.wait(lambda: engine.devices_complete)
+        pump, link = self.engine.pump, self.engine.link
+        pump.wait(lambda: pump.devices_complete)
         began = monotonic_ns()
-        sections = decode_sections(bytes(engine.devices))
+        sections = decode_sections(bytes(pump.devices))
         for section in sections:
             if section.name == GLOBAL_STATE:
                 self._run_state = decode_global_state(section)
-        assert self.guest is not None
-        self.guest.load_devices([s for s in sections if s.name != GLOBAL_STATE])
-        engine.link.await_commit(self._commit_timeout_s)
-        engine.link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
+        guest, state = self.guest, [s for s in sections if s.name != GLOBAL_STATE]
+        assert guest is not None
+        pump.aside(lambda: guest.load_devices(state))
+        link.await_commit(self._commit_timeout_s)
+        link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
 
     def _start(self) -> None:
         """Wait for the commit, then start: never without it, never twice."""
         engine = self.engine
-        engine.wait(lambda: engine.committed)
+        engine.pump.wait(lambda: engine.pump.committed)
         began = monotonic_ns()
         if self._autostart and self._run_state == "running":
             self._start_guest()
@@ -138,7 +134,7 @@ class Receiver:
         link = self.engine.link
         deadline = monotonic_ns() + int(FAREWELL_SECONDS * 1e9)
         with suppress(MigrationError):
-            self.engine.wait(lambda: link.all_acknowledged or monotonic_ns() > deadline)
+            self.engine.pump.wait(lambda: link.all_acknowledged or monotonic_ns() > deadline)
 
     def _start_guest(self) -> None:
         """Start it; a definite no goes to the source where the guest is seen dead."""
@@ -153,7 +149,7 @@ class Receiver:
     def _fail(self, error: Exception) -> None:
         cancelled = isinstance(error, Cancelled)
         self.error = str(error) if cancelled else f"load of migration failed: {error}"
-        self.engine.say_goodbye(str(error), cancelled=cancelled)
+        self.engine.link.end(c.Failed(reason=str(error)[:REASON_CHARS], cancelled=cancelled))
         if self._status.status not in FINISHED:
             end = Status.CANCELLED if cancelled else Status.FAILED
             self._status.change(self._status.status, end)

@@ -14,18 +14,16 @@ import numpy as np
 from pipeline.guests.content import PAGE_WORDS, Words
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
+from workers.memory import shared_memory
+from workers.pages import runs
 
 
 def anonymous_memory(size_bytes: int) -> int:
     """The descriptor of a new memory file without a name, mode 0600; the caller's."""
-    fd = os.memfd_create("pageferry-memory", os.MFD_CLOEXEC)
     try:
-        os.fchmod(fd, 0o600)
-        os.ftruncate(fd, size_bytes)
+        return shared_memory("memory", size_bytes)
     except OSError as error:
-        os.close(fd)
         raise GuestError(f"memory of {size_bytes} bytes: {error.strerror}") from None
-    return fd
 
 
 def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> tuple[int, bool]:
@@ -108,8 +106,8 @@ class GuestMemory:
 
     def write(self, first_page: int, pages: Words) -> None:
         """Write the rows of `pages` that are not zero from `first_page` on."""
-        edges = np.diff(pages.any(axis=1).astype(np.int8), prepend=0, append=0)
-        runs = np.flatnonzero(edges).reshape(-1, 2).tolist()
-        for start, end in runs:
-            data = pages[start:end].reshape(-1).view(np.uint8).data
-            os.pwrite(self.fd, data, (first_page + start) * PAGE_BYTES)
+        found = np.flatnonzero(pages.any(axis=1)).astype(np.uint32)
+        for start, end in runs(found):
+            rows = pages[found[start] : found[end - 1] + 1]
+            data = rows.reshape(-1).view(np.uint8).data
+            os.pwrite(self.fd, data, (first_page + int(found[start])) * PAGE_BYTES)

@@ -30,11 +30,11 @@ PIECE_PAGES = 1024
 @dataclass(frozen=True)
 class Workload:
     """What to do. `dirty_rate` is pages written x 4096 a second, a page that is written
-    twice counting twice; `bytes_per_page` (16 to 4096) includes the two stamps;
-    `seed` is 0 to 2**63 - 1."""
+    twice counting twice; `working_set` is bytes; `bytes_per_page` (16 to 4096) includes the
+    two stamps; `seed` is 0 to 2**63 - 1."""
 
     pattern: Pattern
-    working_set_bytes: Count
+    working_set: Count
     dirty_rate: Count
     bytes_per_page: Annotated[int, Meta(ge=16, le=PAGE_BYTES)]
     content: ContentKind
@@ -60,7 +60,7 @@ class Layout:
 def lay_out(workload: Workload, memory_bytes: int) -> Layout:
     """The layout of `memory_bytes` under `workload`; GuestError where it does not fit."""
     pages, odd = divmod(memory_bytes, PAGE_BYTES)
-    working = workload.working_set_bytes // PAGE_BYTES
+    working = workload.working_set // PAGE_BYTES
     table = -(-working // PAGE_WORDS)
     if odd or not pages:
         raise GuestError(f"memory of {memory_bytes} bytes, a multiple of {PAGE_BYTES} is needed")

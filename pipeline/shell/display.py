@@ -151,7 +151,7 @@ def _downtime(result: Result) -> str | None:
 
 
 def _wire(result: Result) -> str | None:
-    if result.ram is None:
+    if result.ram is None or result.ram.transferred is None:
         return None
     guest_bytes = sum(one.bytes for one in result.rounds)
     text = format_bytes(result.ram.transferred)

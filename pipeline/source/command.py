@@ -1,7 +1,6 @@
 """The source as a command: makes the guest, migrates it, tells what happened."""
 
 from collections.abc import Callable
-from time import monotonic_ns
 
 from pipeline.config.model import Config
 from pipeline.config.model import SyntheticGuest as SyntheticConfig
@@ -27,18 +26,7 @@ def make_guest(config: Config) -> SourceGuest:
     """The guest that `config` describes, running; GuestError where there is none."""
     guest = config.guest
     if isinstance(guest, SyntheticConfig):
-        load = guest.workload
-        return SyntheticGuest(
-            guest.memory,
-            Workload(
-                pattern=load.pattern,
-                working_set_bytes=load.working_set,
-                dirty_rate=load.dirty_rate,
-                bytes_per_page=load.bytes_per_page,
-                content=load.content,
-                seed=load.seed,
-            ),
-        )
+        return SyntheticGuest(guest.memory, Workload(**guest.workload.model_dump()))
     return FileGuest(guest.path, guest.pid)
 
 
@@ -88,6 +76,5 @@ def _send(
     coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)
     status.notify(lambda _: observer(progress_of(coordinator, status, timeline)))
     with cancelled_by_signals(coordinator.cancel):
-        on_tick(monotonic_ns())
         coordinator.migrate()
     return result_of(coordinator, config, status, timeline)

@@ -23,6 +23,7 @@ from pipeline.tracking.choice import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
 from protocol.errors import Cancelled, GuestError, NotStartedThere
+from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
 
@@ -82,14 +83,18 @@ class Coordinator:
             engine.fence()
 
     def _verdict(self) -> Verdict:
+        """What to do after this round; what was written behind a hash scan's back counts, too."""
         self.engine.scan()
         if self.engine.hashes is not None and self.engine.tracking.scans:
             self.engine.sample_hashing()
         fixed = self._fixed_parts()
         if self.engine.dispatcher.round_no == 1:
             self._warn(fixed)
+        unseen = self.engine.statistics.dirty_pages_rate * fixed.scan_ms / 2e3
         return self.rounds.decide(
-            self.engine.pending_bytes, self.engine.pump.windows.bandwidth, fixed
+            self.engine.pending_bytes + int(unseen) * PAGE_BYTES,
+            self.engine.pump.windows.bandwidth,
+            fixed,
         )
 
     def _warn(self, fixed: FixedParts) -> None:
@@ -101,16 +106,18 @@ class Coordinator:
             )
 
     def _fixed_parts(self) -> FixedParts:
-        """What hashing takes here, on the cores that the workers get, and what follows it."""
+        """What hashing takes, on the cores that the workers get, and what follows it.
+
+        The destination is taken to have as many cores as there are here.
+        """
         engine = self.engine
         if engine.hashes is None:
             return FixedParts(devices_ms=DEVICES_MS)
-        cores = min(engine.config.parameters.compress_threads, len(os.sched_getaffinity(0)))
-        page_ms = engine.statistics.hash_ns_a_page / cores / 1e6
-        pass_ms, compare_ms = (
-            page_ms * pages
-            for pages in (engine.statistics.total_pages, engine.statistics.uncompared_pages)
-        )
+        statistics, cores = engine.statistics, len(os.sched_getaffinity(0))
+        page_ms = statistics.hash_ns_a_page / 1e6
+        hashers = min(cores, engine.config.parameters.compress_threads)
+        pass_ms = page_ms * statistics.total_pages / hashers
+        compare_ms = page_ms * statistics.uncompared_pages / min(cores, statistics.lanes)
         if engine.tracking.scans:
             return FixedParts(0.0, pass_ms + compare_ms, DEVICES_MS)
         return FixedParts(pass_ms, compare_ms, DEVICES_MS)
@@ -159,7 +166,7 @@ class Coordinator:
             self._status.change(self._status.status, Status.CANCELLING)
         if self.guest_alive == "source":
             self._take_back()
-        self.engine.say_goodbye(self.error, failed=not cancelled)
+        self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)

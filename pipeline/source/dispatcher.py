@@ -42,6 +42,8 @@ class Dispatcher:
         self.last_seq = 0
         self.applied = 0
         self.pages_pending = 0
+        self.pages_out = 0
+        """Sent and not applied; below 0 while a word of a worker comes after the peer's."""
 
     def open(self, lanes: int, window: int) -> None:
         """From now on: `lanes` decompress workers to send to, `window` frames out at most."""
@@ -109,7 +111,9 @@ class Dispatcher:
     def heard_sent(self, worker: int, message: Sent) -> int:
         """A worker's frame is out: it has credit again. The pages of the batch."""
         self._credit.append(worker)
-        return self._unsent.pop(message.seq)
+        pages = self._unsent.pop(message.seq)
+        self.pages_out += pages
+        return pages
 
     def heard_scanned(self, worker: int, message: Scanned) -> tuple[ScanJob, Pages]:
         """A scan is done: the job and the pages that differ."""
@@ -128,6 +132,7 @@ class Dispatcher:
         pages = sum(len(self._out.pop(done)[1]) for done in range(self.applied + 1, seq + 1))
         self.applied = seq
         self.pages_pending -= pages
+        self.pages_out -= pages
         return pages
 
     @property

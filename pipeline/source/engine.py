@@ -158,7 +158,7 @@ class SourceEngine:
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
-        began = monotonic_ns()
+        known, began = self.dirty.pages, monotonic_ns()
         for block, scan in self.tracking.scans.items():
             try:
                 self.dirty.mark(block, scan.scan())
@@ -167,7 +167,7 @@ class SourceEngine:
         self.statistics.scan_ns += monotonic_ns() - began
         if not self.tracking.scans:
             self.scan_hashes(self.dirty.mark)
-        self.statistics.count_scan(self.dirty.pages, monotonic_ns())
+        self.statistics.count_scan(self.dirty.pages - known, monotonic_ns())
 
     def scan_hashes(self, found: Callable[[int, Pages], None], every: int = 1) -> None:
         """Compare memory with what was last sent, on all workers; hand on what differs.
@@ -194,11 +194,6 @@ class SourceEngine:
     def pending_bytes(self) -> int:
         """Guest bytes that are dirty, or on their way and not applied."""
         return (self.dirty.pages + self.dispatcher.pages_pending) * PAGE_BYTES
-
-    def say_goodbye(self, reason: str, *, failed: bool) -> None:
-        """Tell the destination that it is over, where it is there and does not know."""
-        if self.link.session.owes_ending:
-            self.link.send(c.Cancel(reason=reason[:4000], failed=failed))
 
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""

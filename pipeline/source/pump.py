@@ -14,6 +14,7 @@ import zmq
 
 from pipeline.control_link import ControlLink
 from pipeline.source.dispatcher import Dispatcher
+from pipeline.source.overdue import Overdue
 from pipeline.source.rounds import Windows
 from pipeline.source.statistics import SourceStatistics
 from protocol import control as c
@@ -55,6 +56,7 @@ class SourcePump:
         self._on_tick = on_tick
         self._answers: dict[type[c.Message], c.Message] = {}
         self.windows = Windows(monotonic_ns())
+        self._overdue = Overdue(monotonic_ns())
         self.cancellable = True
         self.on_found: Callable[[int, Pages], None] = _nobody_asked
         self.mismatches: list[tuple[int, Pages]] = []
@@ -118,9 +120,18 @@ class SourcePump:
         now_ns = monotonic_ns()
         self._link.tick(now_ns)
         self.windows.tick(now_ns)
+        self._check_progress(now_ns)
         self._on_tick(now_ns)
         if self._cancel.is_set() and self.cancellable:
             raise Cancelled("cancelled")
+
+    def _check_progress(self, now_ns: int) -> None:
+        out_bytes = self._dispatcher.pages_out * PAGE_BYTES
+        applied = self._dispatcher.applied
+        if self._overdue.is_overdue(now_ns, applied, out_bytes, self.windows.bandwidth):
+            raise PeerLost(
+                f"frames were sent, but none after seq {applied} arrived: a data connection is lost"
+            )
 
     def _hear_worker(self, worker: int, message: FromWorker) -> None:
         match message:

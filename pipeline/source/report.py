@@ -93,7 +93,6 @@ def _ram(statistics: SourceStatistics, pending_bytes: int, total_ms: float) -> R
         dirty_pages_rate=round(statistics.dirty_pages_rate),
         mbps=statistics.wire_bytes * 8 / seconds / 1e6,
         dirty_sync_count=statistics.dirty_sync_count,
-        page_size=PAGE_BYTES,
         pages_per_second=round(statistics.applied_pages / seconds),
     )
 

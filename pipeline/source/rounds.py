@@ -93,9 +93,11 @@ class Rounds:
     def _count_hopeless(self, fixed: FixedParts) -> None:
         self._hopeless += 1
         if self._hopeless >= HOPELESS_ROUNDS:
+            pages_ms = self.expected_downtime_ms - fixed.total_ms
             raise NotConverging(
                 f"not converging: scan {fixed.scan_ms:.0f} ms, verification"
                 f" {fixed.verify_ms:.0f} ms and device state {fixed.devices_ms:.0f} ms alone"
                 f" exceed the downtime-limit of {self.downtime_limit_ms:.0f} ms;"
-                f" {int(self.expected_downtime_ms) + 1} ms would do"
+                f" {int(self.expected_downtime_ms) + 1} ms would do, with {pages_ms:.0f} ms for"
+                " the last pages"
             )

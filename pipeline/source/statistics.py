@@ -39,7 +39,6 @@ class SourceStatistics:
     skipped_pages: int = 0
     compressed_pages: int = 0
     compressed_bytes: int = 0
-    planned_pages: int = 0
     applied_pages: int = 0
     scan_ns: int = 0
     hash_ns: int = 0
@@ -57,13 +56,16 @@ class SourceStatistics:
 
     def start_round(self, pages: int) -> None:
         """A round of `pages` pages begins."""
-        self.planned_pages += pages
         self.rounds.append(
             RoundCount(len(self.rounds) + 1, pages, monotonic_ns(), self.dirty_pages_rate)
         )
 
+    def enlarge_round(self, pages: int) -> None:
+        """`pages` more were found while the round was on its way."""
+        self.rounds[-1].pages += pages
+
     def count_scan(self, dirty_pages: int, now_ns: int) -> None:
-        """A scan found `dirty_pages`; at most once a second it gives a new dirty rate."""
+        """A scan found `dirty_pages` new ones; at most once a second that is a new dirty rate."""
         self.dirty_sync_count += 1
         self._dirtied_pages += dirty_pages
         elapsed_ns = now_ns - self._scanned_ns

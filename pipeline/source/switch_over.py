@@ -53,6 +53,7 @@ class SwitchOver:
             ((block, fresh[start : start + size]) for start in range(0, len(fresh), size)),
             len(fresh),
         )
+        self._engine.statistics.enlarge_round(len(fresh))
 
     def verify(self) -> None:
         """Prove that the destination holds what was sent; send once more what differs.

@@ -25,26 +25,26 @@ class RunningReceiver(Thread):
 
     def __init__(self, guest: ArrivingMemory, workers: int = 1) -> None:
         super().__init__(daemon=True)
-        self._listening: Future[str] = Future()
         self.guest = guest
         self.status = StatusMachine(INCOMING_TRANSITIONS)
         self.receiver = Receiver(
+            Uri("tcp", "127.0.0.1", 0),
             Parameters.model_validate({"decompress-threads": workers}),
             lambda _: guest,
             self.status,
             autostart=True,
             commit_timeout_s=END_S,
         )
+        self._endpoint = self.receiver.engine.link.endpoint
 
     def run(self) -> None:
         """Take the guest in."""
-        self._listening.set_result(self.receiver.listen(Uri("tcp", "127.0.0.1", 0)))
         self.receiver.receive()
 
     @property
     def uri(self) -> Uri:
         """Where it listens."""
-        return parse_uri(self._listening.result(END_S).replace("://", ":"))
+        return parse_uri(self._endpoint.replace("://", ":"))
 
     def __enter__(self) -> "RunningReceiver":
         self.start()

@@ -314,3 +314,16 @@ def test_a_free_port_is_picked_and_told(context: Context) -> None:
         host, port = link.endpoint.rsplit(":", 1)
         assert "127.0.0.1" in host
         assert int(port) > 0
+
+
+@pytest.mark.parametrize("uri", ["tcp:127.0.0.1:0", "tcp:a/b:1"])
+def test_an_address_that_nobody_can_be_at(context: Context, uri: str) -> None:
+    """A traceback of ZeroMQ for a user's mistake."""
+    with pytest.raises(ConfigError, match="uri: cannot connect to tcp://"):
+        ControlLink.connect(context, parse_uri(uri), SESSION)
+
+
+def test_where_it_listens_is_told_as_people_write_it(context: Context) -> None:
+    """A user who copies the address of the log and gets an IPv6 one for an IPv4 one."""
+    with closing(ControlLink.bind(context, parse_uri("tcp:127.0.0.1:0"))) as link:
+        assert link.endpoint.startswith("tcp://127.0.0.1:")

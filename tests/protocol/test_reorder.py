@@ -36,8 +36,6 @@ def test_any_order_inside_the_window_comes_out_in_order_once(
         given_out.add(seq)
         assert not window.add(random.choice(sorted(given_out)), "duplicate")
         assert len(window) == len(given_out) - window.applied <= size
-        holes = set(range(window.applied + 1, max(given_out))) - given_out
-        assert window.missing == sorted(holes)
     assert out + _drain(window) == [str(seq) for seq in range(1, total + 1)]
 
 

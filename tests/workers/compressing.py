@@ -10,7 +10,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from protocol.frames import Batch, FrameLimits, PageKind, decode_batch
+from protocol.frames import Batch, FrameLimits, PageKind, decode_batch, decode_hello
 from protocol.limits import PAGE_BYTES
 from tests.workers.driving import PATIENCE_MS, Context, hear, started
 from tests.workers.memories import indices, memory_file, page
@@ -39,6 +39,7 @@ class Compressor:
     live: LiveSettings
     lanes: list[zmq.Socket[bytes]]
     tables: list[NDArray[np.uint64]] = field(default_factory=list)
+    greeted: set[int] = field(default_factory=set)
 
     def give(
         self,
@@ -65,8 +66,13 @@ class Compressor:
         return hear(self.pool, Sent)
 
     def frame(self, lane: int = 0) -> Frame:
-        """The next frame of a lane."""
+        """The next frame of a lane, behind the hello that must open it."""
         assert self.lanes[lane].poll(PATIENCE_MS), "no frame in time"
+        if lane not in self.greeted:
+            _, hello = self.lanes[lane].recv_multipart()
+            assert decode_hello(hello, SESSION) == 0
+            self.greeted.add(lane)
+            assert self.lanes[lane].poll(PATIENCE_MS), "no frame in time"
         _, head, payload = self.lanes[lane].recv_multipart()
         return head, payload
 
@@ -104,7 +110,7 @@ def compressing(
     digest: bool = True,
     lanes: int = 1,
 ) -> Iterator[Compressor]:
-    """A worker over two blocks, of which the first begins with `content`; hellos taken in."""
+    """A worker over two blocks, of which the first begins with `content`."""
     with ExitStack() as stack:
         memory = [stack.enter_context(memory_file(pages)) for pages in BLOCK_PAGES]
         os.pwrite(memory[0], content, 0)

@@ -10,7 +10,7 @@ from time import monotonic_ns
 import pytest
 
 from protocol.errors import FrameDamaged, GuestError
-from protocol.frames import CodecId, PageKind, decode_batch, decode_hello
+from protocol.frames import CodecId, PageKind, decode_batch
 from protocol.limits import PAGE_BYTES
 from tests.protocol.samples import flipped
 from tests.workers.compressing import (
@@ -21,7 +21,7 @@ from tests.workers.compressing import (
     compressing,
     contents,
 )
-from tests.workers.driving import PATIENCE_MS, Context, hear, is_silent, sleeping
+from tests.workers.driving import Context, hear, is_silent, sleeping
 from tests.workers.memories import hash_of, page, random_pages, text_pages
 from workers.compress import DATA_HIGH_WATER
 from workers.messages import Sent
@@ -36,7 +36,7 @@ Start = Callable[..., AbstractContextManager[Compressor]]
 
 @pytest.fixture
 def start(context: Context, folder: Path) -> Start:
-    """Starts a worker over `CONTENT` and takes its hellos."""
+    """Starts a worker over `CONTENT`."""
     return partial(_started, context, folder)
 
 
@@ -53,10 +53,6 @@ def _started(
     with compressing(
         context, folder, CONTENT, codec=codec, hashed=hashed, digest=digest, lanes=lanes
     ) as worker:
-        for end in worker.lanes:
-            assert end.poll(PATIENCE_MS)
-            _, hello = end.recv_multipart()
-            assert decode_hello(hello, SESSION) == 0
         yield worker
 
 

@@ -5,6 +5,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.destination.landing import Landing
 from pipeline.destination.read_back import PIECE_PAGES, PLAN_PAGES, ReadBackList
@@ -22,6 +23,10 @@ class WrittenPages:
 
     pages: int
     marks: set[int] = field(default_factory=set)
+
+    def is_written(self, pages: Pages) -> NDArray[np.bool_]:
+        """Which of `pages` were written."""
+        return np.isin(pages, self.written)
 
     @property
     def written(self) -> Pages:

@@ -94,7 +94,7 @@ def outside_the_working_set(sections: list[Section]) -> None:
 
 def with_a_huge_working_set(sections: list[Section]) -> None:
     progress = msgspec.msgpack.decode(sections[3].payload, type=devices.Progress)
-    workload = replace(progress.workload, working_set_bytes=2**62)
+    workload = replace(progress.workload, working_set=2**62)
     change_workload(sections, workload=workload)
 
 

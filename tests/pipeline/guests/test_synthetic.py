@@ -281,7 +281,7 @@ def test_a_file_made_for_a_guest_goes_unless_it_arrived(tmp_path: Path, arrived:
 
 def test_private_memory_does_not_grow_with_the_guest() -> None:
     """Filling or checking in one piece: 150 MiB are what a process may take."""
-    guest = SyntheticGuest(512 << 20, replace(UNIFORM, working_set_bytes=256 << 20))
+    guest = SyntheticGuest(512 << 20, replace(UNIFORM, working_set=256 << 20))
     try:
         assert guest.self_check() is None
         status = Path(f"/proc/{guest.pid}/status").read_text()

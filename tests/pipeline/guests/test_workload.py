@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_memory() -> None:
     ("changes", "memory_bytes", "words"),
     [
         ({}, 601 * PAGE_BYTES, "600 pages and its table of 2 in a memory of 601"),
-        ({"working_set_bytes": PAGE_BYTES}, 1 << 20, "at least 4"),
+        ({"working_set": PAGE_BYTES}, 1 << 20, "at least 4"),
         ({"bytes_per_page": 8}, 8 << 20, "bytes-per-page 8, allowed are 16 to 4096"),
         ({"bytes_per_page": 4097}, 8 << 20, "4097"),
         ({}, 8 << 20 | 1, "multiple of 4096"),

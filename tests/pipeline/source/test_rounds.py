@@ -74,7 +74,7 @@ def test_ten_hopeless_rounds_name_the_limit_that_would_do() -> None:
         rounds.decide(50_000, 1000, HUNDRED)
     assert str(caught.value) == (
         "not converging: scan 20 ms, verification 30 ms and device state 50 ms alone exceed"
-        " the downtime-limit of 80 ms; 151 ms would do"
+        " the downtime-limit of 80 ms; 151 ms would do, with 50 ms for the last pages"
     )
 
 

@@ -39,11 +39,11 @@ def test_frames_are_counted_in_all_and_in_their_round(clock: Clock) -> None:
     assert figures.wire_bytes == 5100 + 8292
     assert (figures.compressed_pages, figures.compressed_bytes) == (3, 5000)
     assert (figures.hash_ns, figures.compress_ns, figures.send_ns) == (6, 8, 10)
-    assert figures.planned_pages == 14
+    figures.enlarge_round(3)
     first, second = figures.rounds
     assert (first.round_no, first.pages, first.zero_pages, first.data_pages) == (1, 10, 2, 3)
     assert (first.wire_bytes, first.ended_ns - first.began_ns) == (5100, 30 * MS)
-    assert (second.round_no, second.data_pages, second.wire_bytes) == (2, 2, 8292)
+    assert (second.pages, second.data_pages, second.wire_bytes) == (7, 2, 8292)
     assert second.ended_ns == 0
 
 

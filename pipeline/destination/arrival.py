@@ -1,0 +1,116 @@
+"""The way of the frames into memory: what the decompress workers say, and what they are given.
+
+Slots go to the reassembly and come back as grants; what has landed is read back by workers
+that are idle. Owned by the receiver's thread.
+"""
+
+import xxhash
+
+from pipeline.destination.landing import Landing
+from pipeline.destination.read_back import ReadBackList
+from pipeline.destination.reassembly import GRANTS, Reassembly
+from pipeline.extents import decode_extents
+from protocol import control as c
+from protocol.errors import IntegrityError, RemoteProtocolError
+from workers.messages import Arrived, Checked, FromWorker, Grant, Refused
+from workers.pages import Hashes, Pages
+from workers.pool import Pool
+
+
+class Arrival:
+    """Memory that fills. `expected` is None, and nothing read back, without full verification."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        landings: list[Landing],
+        reassembly: Reassembly,
+        expected: list[Hashes] | None,
+    ) -> None:
+        self.pool = pool
+        self._landings = landings
+        self.reassembly = reassembly
+        self._expected = expected
+        self._read_back = None if expected is None else ReadBackList(landings, expected)
+        self._asked: set[int] = set()
+        self._used: dict[int, int] = {}
+        self._decompress_ns = 0
+
+    def open(self) -> None:
+        """The workers are up: give them slots to fill."""
+        for worker in self.pool.workers:
+            self.pool.send(worker, Grant(self.reassembly.grant(GRANTS)))
+
+    def hear(self, worker: int, message: FromWorker) -> None:
+        """Take what a worker says; RemoteProtocolError for a frame that it had to refuse."""
+        match message:
+            case Arrived():
+                self._take(message)
+                self._grant(worker)
+            case Checked():
+                assert self._read_back is not None
+                self._asked.discard(worker)
+                self._read_back.heard(message)
+            case Refused(reason=reason):
+                raise RemoteProtocolError(reason)
+            case _:
+                raise TypeError(f"not from a decompress worker: {message}")
+
+    def _take(self, message: Arrived) -> None:
+        self._decompress_ns += message.busy_ns
+        for block, pages in self.reassembly.take(message):
+            if self._read_back is not None:
+                self._read_back.wrote(block, pages)
+
+    def _grant(self, worker: int) -> None:
+        """A worker has used a slot: give it two new ones for every two."""
+        self._used[worker] = self._used.get(worker, 0) + 1
+        if self._used[worker] == GRANTS // 2:
+            self._used[worker] = 0
+            self.pool.send(worker, Grant(self.reassembly.grant(GRANTS // 2)))
+
+    def ask_idle(self) -> None:
+        """Give each worker that has none a piece of memory to read back."""
+        if self._read_back is None:
+            return
+        for worker in self.pool.workers:
+            if worker not in self._asked and (job := self._read_back.maybe_next()):
+                self._asked.add(worker)
+                self.pool.send(worker, job)
+
+    def clear(self, holes: c.Holes) -> None:
+        """Make holes where the source has some; RemoteProtocolError outside of memory."""
+        if holes.block >= len(self._landings):
+            raise RemoteProtocolError(f"holes in unknown block {holes.block}")
+        landing = self._landings[holes.block]
+        landing.clear(decode_extents(holes.extents, landing.pages))
+
+    def applied(self) -> c.Applied:
+        """How far memory is."""
+        return c.Applied(
+            seq=self.reassembly.applied,
+            decompress_ns=self._decompress_ns,
+            write_ns=self.reassembly.write_ns,
+            uncompared=self._read_back.uncompared if self._read_back else 0,
+        )
+
+    def compare(self, digests: list[int]) -> None:
+        """Have all compared that was not; IntegrityError where the ends disagree on what was sent.
+
+        `digests` are those of the source's hash tables. The outcome is in `mismatches`, once
+        `all_compared`.
+        """
+        if self._expected is None or self._read_back is None:
+            return
+        if [xxhash.xxh3_64_intdigest(table) for table in self._expected] != digests:
+            raise IntegrityError("the ends do not agree on what was sent")
+        self._read_back.plan()
+
+    @property
+    def all_compared(self) -> bool:
+        """Whether no comparison waits or runs."""
+        return self._read_back is None or self._read_back.is_done
+
+    def mismatches(self) -> list[tuple[int, Pages]]:
+        """The pages that differ from what was sent, by block."""
+        return [] if self._read_back is None else self._read_back.mismatches()

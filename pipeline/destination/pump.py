@@ -1,0 +1,143 @@
+"""The destination's ears: one poll over control connection and workers, and the clock's ticks.
+
+Hands what the workers say to the arrival and keeps what the source says until the receiver
+looks. Decides nothing.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from time import monotonic_ns
+
+import zmq
+
+from pipeline.control_link import ControlLink
+from pipeline.destination.acknowledgement import IDLE_MS, Acknowledgement
+from pipeline.destination.arrival import Arrival
+from protocol import control as c
+from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
+from protocol.limits import MAX_DEVICE_BYTES
+from protocol.session import Stage
+
+POLL_MS = 50
+"""The longest wait; bounds how late a heartbeat, a cancel or a deadline is seen."""
+
+APPLYING = (Stage.MOVING, Stage.VERIFYING)
+"""Where the session lets the destination acknowledge: the first frames of a round may be
+here before the message that opens it."""
+
+
+class IncomingPump:
+    """Everything that comes in at the destination; owned by the receiver's thread."""
+
+    def __init__(self, link: ControlLink, cancel: Event) -> None:
+        self._link = link
+        self._cancel = cancel
+        self._arrival: Arrival | None = None
+        self._acknowledgement = Acknowledgement()
+        self._poller = zmq.Poller()
+        self._poller.register(link.socket, zmq.POLLIN)
+        self.hello: c.Hello | None = None
+        self.verify: c.Verify | None = None
+        self.devices = bytearray()
+        self.devices_complete = False
+        self.committed = False
+
+    def watch(self, arrival: Arrival) -> None:
+        """From now on frames arrive: hear the workers, and notice when one ends."""
+        self._arrival = arrival
+        for source in (arrival.pool.socket, *arrival.pool.sentinels):
+            self._poller.register(source, zmq.POLLIN)
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Turn until `until` holds; the errors of workers, peer and user come out here."""
+        while not until():
+            self._turn()
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Have `work` done by a thread of its own; the source hears from us all the while."""
+        done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller.register(done, zmq.POLLIN)
+        try:
+            with ThreadPoolExecutor(1) as executor:
+                future = executor.submit(work)
+                future.add_done_callback(lambda _: os.eventfd_write(done, 1))
+                self.wait(future.done)
+                future.result()
+        finally:
+            self._poller.unregister(done)
+            os.close(done)
+
+    def _turn(self) -> None:
+        arrival, wait_ms = self._arrival, POLL_MS
+        if arrival is not None and not self.committed:
+            arrival.ask_idle()
+            pending = self._acknowledgement.is_pending(arrival.reassembly.applied)
+            wait_ms = IDLE_MS if pending else POLL_MS
+        ready = dict(self._poller.poll(wait_ms))
+        if arrival is not None and not self.committed:
+            self._hear_workers(arrival, ready)
+            self._acknowledge(arrival, idle=not ready)
+        if self._link.socket in ready:
+            self._hear_link()
+        self._tick()
+
+    def hear_and_tick(self) -> None:
+        """What must go on while the pool starts, however long that takes."""
+        self._hear_link()
+        self._tick()
+
+    def _hear_link(self) -> None:
+        for message in self._link.receive():
+            self._hear_peer(message)
+            self._tick()
+
+    def _hear_workers(self, arrival: Arrival, ready: Mapping[object, int]) -> None:
+        if arrival.pool.socket in ready:
+            for worker, message in arrival.pool.receive():
+                arrival.hear(worker, message)
+        if not ready.keys().isdisjoint(arrival.pool.sentinels):
+            arrival.pool.check()
+
+    def _tick(self) -> None:
+        self._link.tick(monotonic_ns())
+        if self._cancel.is_set() and not self.committed:
+            raise Cancelled("cancelled at the destination")
+
+    def _acknowledge(self, arrival: Arrival, *, idle: bool) -> None:
+        """Tell the source how far memory is: every few frames, or when nothing more comes."""
+        now_ns, applied = monotonic_ns(), arrival.reassembly.applied
+        due = self._acknowledgement.is_due(applied, now_ns, idle=idle)
+        if due and self._link.session.stage in APPLYING:
+            self._acknowledgement.told(applied, now_ns)
+            self._link.send(arrival.applied())
+
+    def _hear_peer(self, message: c.AnyMessage) -> None:
+        match message:
+            case c.Hello():
+                self.hello = message
+            case c.Holes():
+                assert self._arrival is not None, "the session lets no holes in before"
+                self._arrival.clear(message)
+            case c.Verify():
+                self.verify = message
+            case c.Devices(data=data, last=last):
+                self._take_devices(data, last=last)
+            case c.Commit():
+                self._commit()
+            case c.Cancel(reason=reason, failed=failed):
+                raise PeerLost(f"the source failed: {reason}") if failed else Cancelled(reason)
+
+    def _commit(self) -> None:
+        """Neither a cancel nor a worker's end decides any more, now that the guest is ours."""
+        if self._arrival is not None and not self.committed:
+            for source in (self._arrival.pool.socket, *self._arrival.pool.sentinels):
+                self._poller.unregister(source)
+        self.committed = True
+
+    def _take_devices(self, data: bytes, *, last: bool) -> None:
+        if len(self.devices) + len(data) > MAX_DEVICE_BYTES:
+            raise RemoteProtocolError(f"more than {MAX_DEVICE_BYTES} bytes of device state")
+        self.devices += data
+        self.devices_complete = last

@@ -1,0 +1,17 @@
+"""The digest of everything that travels or is kept: XXH3-64 of all but the digest itself."""
+
+import xxhash
+
+DIGEST_BYTES = 8
+
+Buffer = bytes | bytearray | memoryview
+
+
+def digest_of(head: Buffer, at: int, *rest: Buffer) -> int:
+    """XXH3-64 of `head` without the 8 bytes at offset `at`, then of each of `rest`."""
+    view = memoryview(head)
+    state = xxhash.xxh3_64(view[:at])
+    state.update(view[at + DIGEST_BYTES :])
+    for part in rest:
+        state.update(part)
+    return state.intdigest()
