@@ -85,6 +85,14 @@ class Arrival:
         landing = self._landings[holes.block]
         landing.clear(decode_extents(holes.extents, landing.pages))
 
+    def start_round(self, start: c.RoundStart) -> None:
+        """A round begins; RemoteProtocolError where the one before it is not all applied."""
+        if self.reassembly.applied < start.first_seq - 1:
+            raise RemoteProtocolError(
+                f"round {start.round_no} begins at seq {start.first_seq}, while frames are"
+                f" applied up to {self.reassembly.applied}: the fence was skipped"
+            )
+
     def applied(self) -> c.Applied:
         """How far memory is."""
         return c.Applied(

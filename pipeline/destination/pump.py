@@ -120,6 +120,9 @@ class IncomingPump:
             case c.Holes():
                 assert self._arrival is not None, "the session lets no holes in before"
                 self._arrival.clear(message)
+            case c.RoundStart():
+                assert self._arrival is not None, "the session lets no round begin before"
+                self._arrival.start_round(message)
             case c.Verify():
                 self.verify = message
             case c.Devices(data=data, last=last):

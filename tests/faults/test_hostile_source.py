@@ -120,10 +120,12 @@ def after_welcome(*messages: c.AnyMessage) -> Attack:
             [c.RoundStart(round_no=1, first_seq=1), c.Verify(last_seq=0, digests=[1])],
             "the ends do not agree on what was sent",
         ),
+        ([c.RoundStart(round_no=2, first_seq=5)], "the fence was skipped"),
     ],
 )
 def test_a_lie_about_memory(folder: Path, messages: list[c.AnyMessage], reason: str) -> None:
-    """A hole punched outside the block; a verification that a wrong digest passes."""
+    """A hole punched outside the block; a verification that a wrong digest passes; a round that
+    begins while the last one is on its way."""
     assert reason in refusal(folder, after_welcome(*messages))
 
 
