@@ -13,10 +13,10 @@ from time import monotonic_ns
 
 import zmq
 
-from pipeline.liveness import SILENCE_SECONDS, Liveness
+from pipeline.liveness import SILENCE_SECONDS, Liveness, Repetition
 from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed
-from protocol.errors import ConfigError, PeerLost, RemoteProtocolError
+from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
 from protocol.session import Role, Session
 from protocol.uri import Uri, plain_endpoint
@@ -37,6 +37,7 @@ class ControlLink:
         self.session = Session(role)
         self._peer_name = "source" if role == "destination" else "destination"
         self._liveness = Liveness(monotonic_ns())
+        self._repetition = Repetition(monotonic_ns())
         self.patience_s = SILENCE_SECONDS
 
     @classmethod
@@ -81,7 +82,7 @@ class ControlLink:
     @property
     def all_acknowledged(self) -> bool:
         """Whether the peer has heard everything."""
-        return self._channel is None or not self._channel.unacknowledged()
+        return self._channel is None or self._channel.first_unacknowledged is None
 
     def send(self, message: AnyMessage) -> None:
         """Say `message`; LocalProtocolError where the session forbids it."""
@@ -91,7 +92,11 @@ class ControlLink:
         self.socket.send_multipart([*self._route, self._channel.outgoing(message)])
 
     def receive(self) -> Iterator[AnyMessage]:
-        """What the peer has said by now, in order, each once."""
+        """What the peer has said by now, in order, each once.
+
+        Where it has a new connection, the answers go there from now on: who knows the session
+        is the peer.
+        """
         while True:
             try:
                 *route, envelope = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -105,15 +110,24 @@ class ControlLink:
     def _maybe_open(self, route: list[bytes], envelope: bytes) -> AnyMessage | None:
         if self._channel is None:
             self._accept(route, envelope)
-        if self._channel is None or route != self._route:
+        if self._channel is None:
             return None
+        try:
+            message = self._channel.incoming(envelope)
+        except RemoteProtocolError as error:
+            if route != self._route or isinstance(error, FrameDamaged):
+                return None  # a stranger; or what will be repeated
+            raise
+        self._route = route
         self._liveness.heard(monotonic_ns())
-        return self._channel.incoming(envelope)
+        return message
 
     def _accept(self, route: list[bytes], envelope: bytes) -> None:
         """The first that speaks our protocol is the source; others are not heard."""
         try:
             session_id = session_of(envelope)
+        except FrameDamaged:
+            return  # it will be repeated
         except RemoteProtocolError as error:
             self._refuse(route, envelope, error)
             return
@@ -132,9 +146,13 @@ class ControlLink:
             self.send(ending)
 
     def tick(self, now_ns: int) -> None:
-        """Send a heartbeat when one is due; PeerLost when the other end is silent."""
+        """Repeat what seems lost, send a heartbeat when one is due; PeerLost when the other end
+        is silent."""
         if self._channel is None:
             return
+        if self._repetition.is_due(now_ns, self._channel.first_unacknowledged):
+            for envelope in self._channel.unacknowledged():
+                self.socket.send_multipart([*self._route, envelope])
         if self._liveness.owes_heartbeat(now_ns):
             self.send(Alive())
         if self._liveness.is_lost(now_ns, self.patience_s):

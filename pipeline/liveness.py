@@ -1,7 +1,12 @@
-"""When to send a heartbeat, and when the other end counts as gone. Pure: time is an argument."""
+"""When to send a heartbeat, when to repeat what was said, and when the other end counts as gone.
+
+Pure: time is an argument.
+"""
 
 HEARTBEAT_NS = 1_000_000_000
 SILENCE_SECONDS = 5.0
+REPEAT_NS = 1_000_000_000
+"""An acknowledgement comes within a second: a peer with nothing to say sends a heartbeat."""
 
 
 class Liveness:
@@ -26,3 +31,24 @@ class Liveness:
     def is_lost(self, now_ns: int, patience_s: float = SILENCE_SECONDS) -> bool:
         """Whether the other end has said nothing for `patience_s`."""
         return now_ns - self._heard_ns >= patience_s * 1e9
+
+
+class Repetition:
+    """Since when the oldest message that is not acknowledged is that, in monotonic ns."""
+
+    def __init__(self, now_ns: int) -> None:
+        self._oldest: int | None = None
+        self._since_ns = now_ns
+
+    def is_due(self, now_ns: int, oldest: int | None) -> bool:
+        """Whether to repeat from message number `oldest` on, None where all is acknowledged.
+
+        Once a second, as long as there is no progress.
+        """
+        if oldest is None or oldest != self._oldest:
+            self._oldest, self._since_ns = oldest, now_ns
+            return False
+        if now_ns - self._since_ns < REPEAT_NS:
+            return False
+        self._since_ns = now_ns
+        return True

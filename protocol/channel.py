@@ -6,6 +6,7 @@ other end has heard already is dropped there by its number.
 
 import struct
 from collections import deque
+from itertools import islice
 
 from protocol.control import Alive, AnyMessage, decode_message, encode_message
 from protocol.digest import DIGEST_BYTES, digest_of
@@ -18,6 +19,8 @@ ENVELOPE = struct.Struct("<4sHH16sQQQ")
 
 _DIGEST_OFFSET = ENVELOPE.size - DIGEST_BYTES
 _UNNUMBERED = 0
+REPEATED = 32
+"""Messages repeated at a time: some are large, and a peer that is slow has lost nothing."""
 
 
 def session_of(envelope: bytes | memoryview) -> bytes:
@@ -50,10 +53,10 @@ class Channel:
         return self._seal(self._sent, message)
 
     def incoming(self, envelope: bytes | memoryview) -> AnyMessage | None:
-        """The message in `envelope`, or None when it was heard before.
+        """The message in `envelope`; None when it was heard before, or others before it are
+        missing, which the other end will repeat, and it with them.
 
-        RemoteProtocolError for a gap in the numbers, another session or an
-        acknowledgement of what was never sent.
+        RemoteProtocolError for another session or an acknowledgement of what was never sent.
         """
         session, number, acknowledged, body = _open(envelope)
         if session != self.session:
@@ -71,18 +74,20 @@ class Channel:
             )
         if number == _UNNUMBERED:
             return message
-        if number <= self._heard:
-            return None
         if number != self._heard + 1:
-            raise RemoteProtocolError(
-                f"control message {number} after {self._heard}: some are missing"
-            )
+            return None
         self._heard = number
         return message
 
+    @property
+    def first_unacknowledged(self) -> int | None:
+        """The number of the oldest message that the other end has not acknowledged."""
+        return self._unacknowledged[0][0] if self._unacknowledged else None
+
     def unacknowledged(self) -> list[bytes]:
-        """What to send again after a reconnect, in order."""
-        return [self._seal(number, message) for number, message in self._unacknowledged]
+        """What to send again, in order: the oldest REPEATED of what is not acknowledged."""
+        oldest = islice(self._unacknowledged, REPEATED)
+        return [self._seal(number, message) for number, message in oldest]
 
     def _seal(self, number: int, message: AnyMessage) -> bytes:
         head = bytearray(

@@ -22,6 +22,7 @@ Digest = Annotated[int, Meta(ge=0)]
 BlockNo = Annotated[int, Meta(ge=0, lt=limits.MAX_BLOCKS)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_BLOCK_NAME_BYTES)]
 Milliseconds = Annotated[float, Meta(ge=0, lt=2.0**53)]
+EndpointName = Annotated[str, Meta(min_length=1, max_length=512)]
 Reason = Annotated[str, Meta(max_length=limits.REASON_CHARS)]
 
 
@@ -57,10 +58,17 @@ class Welcome(Message, frozen=True):
     """Destination: where its decompress workers listen, and how much may be out."""
 
     endpoints: Annotated[
-        list[Annotated[str, Meta(min_length=1, max_length=512)]],
+        list[EndpointName],
         Meta(min_length=1, max_length=limits.MAX_ENDPOINTS),
     ]
     window: Annotated[int, Meta(ge=1, le=limits.MAX_WINDOW)]
+
+
+class Endpoint(Message, frozen=True):
+    """Destination: another decompress worker takes over; frames of this lane go there now."""
+
+    lane: Annotated[int, Meta(ge=0, lt=limits.MAX_ENDPOINTS)]
+    endpoint: EndpointName
 
 
 class Holes(Message, frozen=True):
@@ -171,7 +179,7 @@ class Alive(Message, frozen=True):
 
 
 AnyMessage = (
-    Hello | Welcome | Holes | RoundStart | Applied | Redo | Verify | Mismatch | Verified
+    Hello | Welcome | Endpoint | Holes | RoundStart | Applied | Redo | Verify | Mismatch | Verified
     | Devices | Ready | Commit | Started | NotStarted | Cancel | Failed | Alive
 )  # fmt: skip
 

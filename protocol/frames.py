@@ -180,12 +180,12 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
     The arrays and the payload are views of the two buffers and live as long as they
     do. FrameDamaged when the digest is wrong, RemoteProtocolError for all else.
     """
+    header = _opened(head, payload, FrameType.BATCH)
     if len(head) > limits.head_bytes or len(payload) > limits.payload_bytes:
         raise RemoteProtocolError(
             f"frame too long: {len(head)} + {len(payload)} bytes,"
             f" {limits.head_bytes} + {limits.payload_bytes} allowed"
         )
-    header = _opened(head, payload, FrameType.BATCH)
     where = f"frame of seq {header.seq}, round {header.round_no}"
     _check_lengths(header, head, payload, where)
     _check_meaning(header, limits, where)
@@ -205,6 +205,11 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
     )
     _check_tables(batch, header.data_pages, limits.block_pages[header.block], where)
     return batch
+
+
+def maybe_seq(head: Buffer) -> int:
+    """The seq in `head`, unchecked; 0, which no batch has, where it is cut short."""
+    return Header(*HEADER.unpack_from(head)).seq if len(head) >= HEADER.size else 0
 
 
 _CODECS: Mapping[int, CodecId] = {codec.value: codec for codec in CodecId}
@@ -259,7 +264,7 @@ def _sealed(head: bytearray, covered: Buffer) -> bytes:
 def _opened(head: Buffer, payload: Buffer, expected: FrameType) -> Header:
     """The header, once length, digest, magic, version and type are right."""
     if len(head) < HEADER.size:
-        raise RemoteProtocolError(f"frame too short: {len(head)} bytes, a header has {HEADER.size}")
+        raise FrameDamaged(f"damaged frame: {len(head)} bytes, a header has {HEADER.size}")
     header = Header(*HEADER.unpack_from(head))
     covered = payload if header.flags & Flag.CONTENT_DIGEST else b""
     if header.digest != digest_of(head, DIGEST_OFFSET, covered):

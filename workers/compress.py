@@ -13,16 +13,14 @@ import zmq
 from numpy.typing import NDArray
 
 from protocol.digest import Buffer
-from protocol.frames import Batch, PageKind, encode_batch, encode_hello
+from protocol.frames import Batch, PageKind, encode_batch
 from workers.codecs import compress
+from workers.lanes import Lanes
 from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
-from workers.messages import Connect, ScanJob, Scanned, SendJob, Sent, Stop, Up
+from workers.messages import Connect, Reconnect, ScanJob, Scanned, SendJob, Sent, Stop, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
-
-DATA_HIGH_WATER = 4
-"""Frames that may wait in each connection's queue, so that a slow link is felt here."""
 
 
 @dataclass(frozen=True)
@@ -59,51 +57,32 @@ class CompressWorker:
         link: PoolLink,
     ) -> None:
         self._settings = settings
-        self._context = context
         self._link = link
         self._live = LiveSettings(settings.live.fd)
         self._buffer = PageBuffer(settings.batch_pages)
         self._hasher = TableHasher()
-        self._endpoints: list[str] = []
-        self._lanes: dict[int, zmq.Socket[bytes]] = {}
+        self._lanes = Lanes(context, link, settings.session, settings.address.worker)
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
 
     def run(self) -> None:
         """Do what the pool asks until it says stop."""
         self._link.send(Up(""))
         while True:
-            self._link.wait_for_message()
-            while (message := self._link.maybe_receive()) is not None:
-                match message:
-                    case SendJob():
-                        self._send(message)
-                    case ScanJob():
-                        self._scan(message)
-                    case Connect(endpoints):
-                        self._endpoints = endpoints
-                    case Stop():
-                        return
-                    case _:
-                        raise TypeError(f"not for a compress worker: {message}")
-
-    def _lane(self, number: int) -> zmq.Socket[bytes]:
-        """The connection to a decompress worker; made when it is first needed.
-
-        All at once, 255 workers an end would open 65,025 of them before the first page.
-        """
-        if number not in self._lanes:
-            self._lanes[number] = self._connect(self._endpoints[number])
-        return self._lanes[number]
-
-    def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.ipv6 = True
-        socket.sndhwm = DATA_HIGH_WATER
-        socket.linger = 0
-        socket.connect(endpoint)
-        hello = encode_hello(self._settings.session, self._settings.address.worker)
-        socket.send_multipart([hello])
-        return socket
+            self._link.wait_for_message(*self._lanes.monitors)
+            self._lanes.mend()
+            match self._link.maybe_receive():
+                case SendJob() as job:
+                    self._send(job)
+                case ScanJob() as job:
+                    self._scan(job)
+                case Connect() | Reconnect() as order:
+                    self._lanes.obey(order)
+                case Stop():
+                    return
+                case None:
+                    pass
+                case message:
+                    raise TypeError(f"not for a compress worker: {message}")
 
     def _scan(self, job: ScanJob) -> None:
         began = thread_time_ns()
@@ -179,14 +158,19 @@ class CompressWorker:
 
     def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:
         """Send one frame when the wire limit and the link let it; how long that took, in ns."""
-        socket, began = self._lane(lane), monotonic_ns()
-        pause_ns = self._live.draw(len(head) + len(payload), began)
-        if pause_ns:
-            self._link.wait(timeout_ms=-(-pause_ns // 1_000_000))
-        while True:
-            try:
-                socket.send_multipart([head, payload], zmq.NOBLOCK)
-            except zmq.Again:
-                self._link.wait((socket, zmq.POLLOUT))
-            else:
-                return monotonic_ns() - began
+        began = monotonic_ns()
+        leaves_ns = began + self._live.draw(len(head) + len(payload), began)
+        while (left_ns := leaves_ns - monotonic_ns()) > 0:
+            self._link.wait(timeout_ms=-(-left_ns // 1_000_000))
+        while not self._has_sent(lane, [head, payload]):
+            events = [(monitor, zmq.POLLIN) for monitor in self._lanes.monitors]
+            self._link.wait((self._lanes.socket(lane), zmq.POLLOUT), *events)
+            self._lanes.mend()
+        return monotonic_ns() - began
+
+    def _has_sent(self, lane: int, parts: list[Buffer]) -> bool:
+        try:
+            self._lanes.socket(lane).send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True

@@ -12,7 +12,7 @@ import numpy as np
 import zmq
 
 from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
-from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello
+from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello, maybe_seq
 from protocol.limits import PAGE_BYTES
 from protocol.uri import plain_endpoint
 from workers.codecs import decompress
@@ -103,7 +103,8 @@ class DecompressWorker:
         try:
             self._take(peer.bytes, [part.buffer for part in parts], began)
         except MigrationError as error:
-            self._link.send(Refused(str(error), isinstance(error, FrameDamaged)))
+            damaged = isinstance(error, FrameDamaged)
+            self._link.send(Refused(str(error), damaged, maybe_seq(parts[0].buffer)))
         return True
 
     def _take(self, peer: bytes, parts: list[memoryview], began: int) -> None:
@@ -111,7 +112,7 @@ class DecompressWorker:
             self._greet(peer, parts)
             return
         if len(parts) != 2:
-            raise RemoteProtocolError(f"a frame of {len(parts)} parts, a batch has 2")
+            raise FrameDamaged(f"damaged frame: {len(parts)} parts, a batch has 2")
         batch = decode_batch(parts[0], parts[1], self._settings.limits)
         slot = self._granted[-1]
         decompress(batch.codec, batch.payload, self._target(slot, batch))

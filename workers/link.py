@@ -7,7 +7,9 @@ and it takes the pool's folder of sockets with it.
 import multiprocessing
 import shutil
 import signal
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -17,7 +19,17 @@ import zmq
 
 from protocol.errors import MigrationError
 from workers.memory import keep_large_allocations
-from workers.messages import Broken, FromWorker, ToWorker, decode_to_worker, encode
+from workers.messages import (
+    Broken,
+    Connect,
+    FromWorker,
+    Ping,
+    Pong,
+    Reconnect,
+    ToWorker,
+    decode_to_worker,
+    encode,
+)
 
 
 @dataclass(frozen=True)
@@ -45,14 +57,17 @@ class PoolLink:
         self._socket.identity = address.worker.to_bytes(4, "little")
         self._socket.linger = 1000
         self._socket.connect(address.endpoint)
+        self._inbox: deque[ToWorker] = deque()
         self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
         parent = multiprocessing.parent_process()
         assert parent is not None, "a worker is started by a pool"
         self._sentinel = parent.sentinel
         self._poller.register(self._sentinel, zmq.POLLIN)
 
     def wait(self, *sockets: tuple[zmq.Socket[bytes], int], timeout_ms: int | None = None) -> bool:
-        """Wait until one of `sockets` is ready for its event; False when the time is up.
+        """Wait until one of `sockets` is ready for its event, or the pool has said something;
+        False when the time is up.
 
         PoolGone as soon as the pool's process has ended.
         """
@@ -65,18 +80,35 @@ class PoolLink:
                 self._poller.unregister(socket)
         if self._sentinel in ready:
             raise PoolGone
+        self._take_in()
         return bool(ready)
+
+    def _take_in(self) -> None:
+        """Take what the pool has said into the inbox; whether we still hear is answered here."""
+        with suppress(zmq.Again):
+            while True:
+                message = decode_to_worker(self._socket.recv(zmq.NOBLOCK))
+                if isinstance(message, Ping):
+                    self.send(Pong())
+                else:
+                    self._inbox.append(message)
 
     def wait_for_message(self, *others: zmq.Socket[bytes]) -> None:
         """Wait until the pool, or one of `others`, has something to say."""
-        self.wait((self._socket, zmq.POLLIN), *((other, zmq.POLLIN) for other in others))
+        if not self._inbox:
+            self.wait(*((other, zmq.POLLIN) for other in others))
 
     def maybe_receive(self) -> ToWorker | None:
         """The next message of the pool, if there is one."""
-        try:
-            return decode_to_worker(self._socket.recv(zmq.NOBLOCK))
-        except zmq.Again:
-            return None
+        self._take_in()
+        return self._inbox.popleft() if self._inbox else None
+
+    def take_orders(self) -> list[Connect | Reconnect]:
+        """What the pool says of connections, past the jobs that wait before it."""
+        taken = [message for message in self._inbox if isinstance(message, Connect | Reconnect)]
+        for message in taken:
+            self._inbox.remove(message)
+        return taken
 
     def send(self, message: FromWorker) -> None:
         """Tell the pool."""

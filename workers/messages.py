@@ -12,7 +12,8 @@ class PoolMessage(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Connect(PoolMessage, frozen=True):
-    """To a compress worker: the endpoints of the decompress workers, by lane."""
+    """To a compress worker: the endpoints of the decompress workers, by lane. A connection to
+    one that is not among them any more is dropped; `Cut` says so."""
 
     endpoints: list[str]
 
@@ -41,8 +42,29 @@ class ScanJob(PoolMessage, frozen=True):
     count: int
 
 
+class Reconnect(PoolMessage, frozen=True):
+    """To a compress worker: drop the connection of a lane, and say `Cut`."""
+
+    lane: int
+
+
+class Ping(PoolMessage, frozen=True):
+    """To any worker: do you hear?"""
+
+
 class Stop(PoolMessage, frozen=True):
     """To any worker: come to an end."""
+
+
+class Pong(PoolMessage, frozen=True):
+    """From any worker: the answer to `Ping`."""
+
+
+class Cut(PoolMessage, frozen=True):
+    """From a compress worker: the connection of a lane is gone, and with it, perhaps, what it
+    has said to be sent there before. The next frame goes over a new one."""
+
+    lane: int
 
 
 class Up(PoolMessage, frozen=True):
@@ -113,10 +135,14 @@ class Checked(PoolMessage, frozen=True):
 
 
 class Refused(PoolMessage, frozen=True):
-    """From a decompress worker: a frame that cannot be taken, and why."""
+    """From a decompress worker: a frame that cannot be taken, and why.
+
+    `damaged`: it changed on the way; `seq` is what its head says, 0 where that cannot be read.
+    """
 
     reason: str
     damaged: bool
+    seq: int
 
 
 class Broken(PoolMessage, frozen=True):
@@ -126,8 +152,8 @@ class Broken(PoolMessage, frozen=True):
     reason: str
 
 
-ToWorker = Connect | SendJob | ScanJob | Grant | ReadBack | Stop
-FromWorker = Up | Sent | Scanned | Arrived | Checked | Refused | Broken
+ToWorker = Connect | Reconnect | SendJob | ScanJob | Grant | ReadBack | Ping | Stop
+FromWorker = Up | Pong | Sent | Scanned | Cut | Arrived | Checked | Refused | Broken
 
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_WORKER = msgspec.msgpack.Decoder(ToWorker)

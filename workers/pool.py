@@ -5,32 +5,56 @@ crosses a fork. Ten workers are up in 0.27 s that way, 0.91 s when spawned.
 """
 
 import multiprocessing
+import select
 import shutil
 import signal
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
-from time import monotonic
-from typing import Any, TypeVar
+from time import monotonic, monotonic_ns
+from typing import Any, NamedTuple, TypeVar
 
 import zmq
 
 from protocol import errors
 from protocol.errors import WorkerError
 from workers.link import PoolAddress
-from workers.messages import Broken, FromWorker, Stop, ToWorker, Up, decode_from_worker, encode
+from workers.messages import (
+    Broken,
+    FromWorker,
+    Ping,
+    Pong,
+    Stop,
+    ToWorker,
+    Up,
+    decode_from_worker,
+    encode,
+)
+from workers.process import WorkerProcess, wake_fork_server
+from workers.watch import SILENCE_NS, Watch
 
 STOP_SECONDS = 1.0
 START_SECONDS = 20.0
 LAST_WORD_MS = 500
 """How long the last message of a worker that has ended may be on its way; only that of one
 that was killed is not waited for."""
+REPLACEMENTS = 8
+"""Workers that may be lost in one migration; what kills more of them is no accident."""
 _PRELOAD = ["workers.compress", "workers.decompress", "zstandard", "lz4.block"]
 
 Settings = TypeVar("Settings")
+Heard = tuple[int, FromWorker]
+
+
+class Loss(NamedTuple):
+    """A worker that is dead, or does not answer any more, and how that is said."""
+
+    worker: int
+    reason: str
 
 
 def _context() -> ForkServerContext:
@@ -56,18 +80,35 @@ def warm_up() -> None:
 class Pool:
     """Worker processes of one kind; owned by the thread that made it.
 
-    `socket` and `sentinels` (readable once a worker has ended) are for the owner's poll set.
+    Workers are numbered in the order of their start; a number is never given twice, so that
+    a late word of one that was lost is known for that. `socket` and `ended` (readable once a
+    worker has ended) are for the owner's poll set.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], stage: str) -> None:
         self._stage = stage
         self._folder = Path(tempfile.mkdtemp(prefix="pageferry-"))
-        self._processes: dict[int, ForkServerProcess] = {}
+        self._launch: Callable[[int], WorkerProcess] | None = None
+        self._processes: dict[int, WorkerProcess] = {}
+        self._number = 0
+        self._lost = 0
+        self._watch = Watch()
+        self._heard: deque[Heard] = deque()
+        self._ended = select.epoll()
         self.endpoints: dict[int, str] = {}
-        self.sentinels: set[int] = set()
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(PoolAddress(self._folder, 0).endpoint)
+
+    @property
+    def ended(self) -> int:
+        """A descriptor that is readable while there is a worker that has ended."""
+        return self._ended.fileno()
+
+    @property
+    def workers(self) -> list[int]:
+        """The numbers of the workers that are up, or about to be."""
+        return list(self._processes)
 
     def start(
         self,
@@ -81,34 +122,34 @@ class Pool:
         `tick` is called all the while, so that the peer hears from this end.
         """
         forkserver = _context()
-        for worker in range(count):
-            process = forkserver.Process(
-                target=body,
-                args=(settings(PoolAddress(self._folder, worker)),),
-                name=f"{self._stage}-{worker}",
-            )
-            process.start()
-            self._processes[worker] = process
-            self.sentinels.add(process.sentinel)
+
+        def launch(worker: int) -> WorkerProcess:
+            made = settings(PoolAddress(self._folder, worker))
+            return WorkerProcess(forkserver, f"{self._stage} worker {worker}", body, made)
+
+        self._launch = launch
+        for _ in range(count):
+            self._add()
             tick()
         self._wait_until_up(tick)
+
+    def _add(self) -> None:
+        worker, self._number = self._number, self._number + 1
+        assert self._launch is not None, "start says how"
+        self._processes[worker] = self._launch(worker)
+        self._ended.register(self._processes[worker].pidfd, select.EPOLLIN)
 
     def _wait_until_up(self, tick: Callable[[], None]) -> None:
         deadline = monotonic() + START_SECONDS
         while len(self.endpoints) < len(self._processes):
-            self.check()
+            for loss in self.losses(monotonic_ns()):
+                raise WorkerError(loss.reason)
             if monotonic() > deadline:
                 raise WorkerError(f"{self._stage} workers not up within {START_SECONDS:.0f} s")
             self.socket.poll(100)
             tick()
-            for worker, message in self.receive():
+            for _, message in self.receive():
                 assert isinstance(message, Up), message
-                self.endpoints[worker] = message.endpoint
-
-    @property
-    def workers(self) -> list[int]:
-        """The numbers of the workers that were started."""
-        return list(self._processes)
 
     def send(self, worker: int, message: ToWorker) -> None:
         """Tell one worker."""
@@ -119,28 +160,77 @@ class Pool:
         for worker in self._processes:
             self.send(worker, message)
 
-    def receive(self) -> Iterator[tuple[int, FromWorker]]:
-        """What the workers have said by now; a worker's failure is raised as its error."""
-        while True:
-            try:
-                identity, body = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            worker, message = int.from_bytes(identity, "little"), decode_from_worker(body)
-            if isinstance(message, Broken):
-                raise _as_error(f"{self._stage} worker {worker}", message)
-            yield worker, message
+    def receive(self) -> Iterator[Heard]:
+        """What the workers have said by now; a worker's failure is raised as its error.
 
-    def check(self) -> None:
-        """WorkerError when one has died."""
+        Nothing of one that was lost; `Up` of one that takes a place comes here, too.
+        """
+        while self._heard or self._take_in():
+            worker, message = self._heard.popleft()
+            if worker not in self._processes:
+                continue
+            self._watch.heard(worker)
+            if isinstance(message, Up):
+                self.endpoints[worker] = message.endpoint
+                self._watch.add(worker, monotonic_ns())
+            if not isinstance(message, Pong):
+                yield worker, message
+
+    def _take_in(self) -> bool:
+        """Take the next message off the socket, if there is one."""
+        try:
+            identity, body = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        worker, message = int.from_bytes(identity, "little"), decode_from_worker(body)
+        if isinstance(message, Broken):
+            raise _as_error(f"{self._stage} worker {worker}", message)
+        self._heard.append((worker, message))
+        return True
+
+    def ask(self, now_ns: int) -> None:
+        """Ask the workers, once a second, whether they still hear."""
+        for worker in self._watch.to_ask(now_ns):
+            self.send(worker, Ping())
+
+    def losses(self, now_ns: int) -> list[Loss]:
+        """The workers that have died or hang. What they have said by now has to be received
+        before; the error of one that ended by itself is raised."""
+        silent = self._watch.silent(now_ns)
+        found = []
         for worker, process in self._processes.items():
-            if process.exitcode is not None:
-                while process.exitcode >= 0 and self.socket.poll(LAST_WORD_MS):
-                    list(self.receive())  # its own word for what went wrong comes first
-                raise WorkerError(
-                    f"{self._stage} worker {worker} (pid {process.pid}) died,"
-                    f" exit code {process.exitcode}"
-                )
+            if process.has_ended():
+                found.append(Loss(worker, self._obituary(process)))
+            elif worker in silent:
+                seconds = SILENCE_NS / 1e9
+                reason = f"{process.name} (pid {process.pid}) hangs: silent for {seconds:g} s"
+                found.append(Loss(worker, reason))
+        return found
+
+    def _obituary(self, process: WorkerProcess) -> str:
+        code = process.exit_code
+        while (code is None or code >= 0) and self.socket.poll(LAST_WORD_MS):
+            self._take_in()  # its own word for what went wrong is raised here
+        return f"{process.name} (pid {process.pid}) died, exit code {code}"
+
+    def replace(self, loss: Loss) -> None:
+        """Make sure that a worker is dead, and start another one, which says `Up` in time.
+
+        WorkerError, with the reason of this loss, when too many were lost.
+        """
+        self._lost += 1
+        self._remove(loss.worker)
+        if self._lost > REPLACEMENTS:
+            raise WorkerError(f"{loss.reason}; {self._lost} {self._stage} workers were lost")
+        self._add()
+
+    def _remove(self, worker: int) -> None:
+        process = self._processes.pop(worker)
+        process.kill()
+        self._ended.unregister(process.pidfd)
+        self._watch.remove(worker)
+        self.endpoints.pop(worker, None)
+        process.close()
 
     def stop(self) -> None:
         """End all workers, kill those that do not end within a second, leave nothing."""
@@ -148,12 +238,12 @@ class Pool:
         if not self.socket.closed:
             self.broadcast(Stop())
         for process in self._processes.values():
-            process.join(max(0.0, deadline - monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            process.close()
-        self._processes.clear()
+            process.has_ended(max(0.0, deadline - monotonic()))
+        for worker in self.workers:
+            self._remove(worker)
+        self._launch = None
+        self._ended.close()
+        wake_fork_server()
         self.socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -4,6 +4,9 @@ Slots go to the reassembly and come back as grants; what has landed is read back
 that are idle. Owned by the receiver's thread.
 """
 
+from collections import deque
+
+import structlog
 import xxhash
 
 from pipeline.destination.landing import Landing
@@ -12,7 +15,7 @@ from pipeline.destination.reassembly import GRANTS, Reassembly
 from pipeline.extents import decode_extents
 from protocol import control as c
 from protocol.errors import IntegrityError, RemoteProtocolError
-from workers.messages import Arrived, Checked, FromWorker, Grant, Refused
+from workers.messages import Arrived, Checked, FromWorker, Grant, Refused, Up
 from workers.pages import Hashes, Pages
 from workers.pool import Pool
 
@@ -32,27 +35,39 @@ class Arrival:
         self.reassembly = reassembly
         self._expected = expected
         self._read_back = None if expected is None else ReadBackList(landings, expected)
-        self._asked: set[int] = set()
-        self._used: dict[int, int] = {}
+        self._asked: dict[int, int] = {}
+        self._granted: dict[int, set[int]] = {}
+        self._lanes: list[int] = []
         self._decompress_ns = 0
+        self.unsaid: deque[c.Redo | c.Endpoint] = deque()
+        """What the source has to hear, as soon as the session lets it be said."""
 
-    def open(self) -> None:
-        """The workers are up: give them slots to fill."""
-        for worker in self.pool.workers:
-            self.pool.send(worker, Grant(self.reassembly.grant(GRANTS)))
+    def open(self) -> list[str]:
+        """The workers are up: give them slots to fill. Their endpoints, by lane."""
+        self._lanes = self.pool.workers
+        for worker in self._lanes:
+            self._grant(worker)
+        return [self.pool.endpoints[worker] for worker in self._lanes]
 
     def hear(self, worker: int, message: FromWorker) -> None:
-        """Take what a worker says; RemoteProtocolError for a frame that it had to refuse."""
+        """Take what a worker says; RemoteProtocolError for a frame that no honest source sends."""
         match message:
             case Arrived():
+                self._granted[worker].discard(message.slot)
                 self._take(message)
                 self._grant(worker)
             case Checked():
                 assert self._read_back is not None
-                self._asked.discard(worker)
+                del self._asked[worker]
                 self._read_back.heard(message)
+            case Refused(reason=reason, damaged=True, seq=seq):
+                self.unsaid.append(c.Redo(seq=seq, reason=reason))
             case Refused(reason=reason):
                 raise RemoteProtocolError(reason)
+            case Up(endpoint):
+                self._grant(worker)
+                lane = self._lanes.index(worker)
+                self.unsaid.append(c.Endpoint(lane=lane, endpoint=endpoint))
             case _:
                 raise TypeError(f"not from a decompress worker: {message}")
 
@@ -63,19 +78,35 @@ class Arrival:
                 self._read_back.wrote(block, pages)
 
     def _grant(self, worker: int) -> None:
-        """A worker has used a slot: give it two new ones for every two."""
-        self._used[worker] = self._used.get(worker, 0) + 1
-        if self._used[worker] == GRANTS // 2:
-            self._used[worker] = 0
-            self.pool.send(worker, Grant(self.reassembly.grant(GRANTS // 2)))
+        """See that a worker has slots: two new ones as soon as two are used."""
+        granted = self._granted.setdefault(worker, set())
+        wanted = GRANTS - len(granted)
+        if wanted >= GRANTS // 2:
+            slots = self.reassembly.grant(wanted)
+            granted.update(slots)
+            self.pool.send(worker, Grant(slots))
+
+    def check_workers(self, now_ns: int) -> None:
+        """Ask the workers; replace those that are dead or hang. The source redoes what was on
+        its way to one, when it hears where the other one listens."""
+        self.pool.ask(now_ns)
+        for loss in self.pool.losses(now_ns):
+            structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
+            lane = self._lanes.index(loss.worker)
+            self.pool.replace(loss)
+            self._lanes[lane] = self.pool.workers[-1]
+            self.reassembly.free(self._granted.pop(loss.worker, ()))
+            job = self._asked.pop(loss.worker, None)
+            if job is not None and self._read_back is not None:
+                self._read_back.give_back(job)
 
     def ask_idle(self) -> None:
         """Give each worker that has none a piece of memory to read back."""
         if self._read_back is None:
             return
-        for worker in self.pool.workers:
+        for worker in self.pool.endpoints:
             if worker not in self._asked and (job := self._read_back.maybe_next()):
-                self._asked.add(worker)
+                self._asked[worker] = job.job
                 self.pool.send(worker, job)
 
     def clear(self, holes: c.Holes) -> None:

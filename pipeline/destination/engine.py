@@ -25,7 +25,7 @@ from workers.decompress import DecompressSettings, decompress_worker
 from workers.link import remove_socket
 from workers.memory import PassedFd, page_hashes, shared_memory
 from workers.pages import ZERO_HASH, Hashes
-from workers.pool import Pool
+from workers.pool import REPLACEMENTS, Pool
 
 WINDOW_BYTES = 8 << 20
 """Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
@@ -44,7 +44,7 @@ class IncomingEngine:
         self._uri = uri
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._fds: list[int] = []
-        self._data_endpoints: list[str] = []
+        self._workers = 0
         self._pool: Pool | None = None
         self._reassembly: Reassembly | None = None
         try:
@@ -58,18 +58,17 @@ class IncomingEngine:
         """Start the decompress workers over `blocks`, give them slots, welcome the source."""
         block_pages = tuple(block.pages for block in blocks)
         limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
-        workers = parameters.decompress_threads
+        workers = self._workers = parameters.decompress_threads
         window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
         landings = [Landing(block) for block in blocks]
         expected = self._expected(block_pages) if hello.verify == "full" else None
-        self._data_endpoints = _free_endpoints(self._uri, workers)
+        _check_free(self._uri, workers + REPLACEMENTS)
         self._reassembly = Reassembly(landings, limits, window, workers, expected)
         self._pool = Pool(self._context, "decompress")
         self.arrival = Arrival(self._pool, landings, self._reassembly, expected)
         self._start(self._pool, workers, limits, blocks, self._reassembly.fd)
-        self.arrival.open()
+        endpoints = self.arrival.open()
         self.pump.watch(self.arrival)
-        endpoints = [self._pool.endpoints[worker] for worker in self._pool.workers]
         self.link.send(c.Welcome(endpoints=endpoints, window=window))
 
     def _expected(self, block_pages: tuple[int, ...]) -> list[Hashes]:
@@ -88,7 +87,7 @@ class IncomingEngine:
             decompress_worker,
             lambda address: DecompressSettings(
                 address=address,
-                endpoint=self._data_endpoints[address.worker],
+                endpoint=self._uri.data_endpoint(address.worker),
                 limits=limits,
                 slots=PassedFd(slots),
                 memory=tuple(PassedFd(block.fd) for block in blocks),
@@ -101,8 +100,8 @@ class IncomingEngine:
         """End workers, sockets and shared memory. Idempotent."""
         if self._pool is not None:
             self._pool.stop()
-            for endpoint in self._data_endpoints:
-                remove_socket(endpoint)
+            for worker in range(self._workers + REPLACEMENTS):
+                remove_socket(self._uri.data_endpoint(worker))
         if self._reassembly is not None:
             self._reassembly.close()
         self.link.close()
@@ -111,10 +110,8 @@ class IncomingEngine:
             os.close(self._fds.pop())
 
 
-def _free_endpoints(uri: Uri, workers: int) -> list[str]:
-    """Where the decompress workers will listen; ConfigError where something else is there."""
-    endpoints = [uri.data_endpoint(worker) for worker in range(workers)]
+def _check_free(uri: Uri, workers: int) -> None:
+    """ConfigError where something else is where the decompress workers are to listen."""
     if uri.scheme == "unix":
-        for endpoint in endpoints:
-            check_free(Path(endpoint.removeprefix("ipc://")))
-    return endpoints
+        for worker in range(workers):
+            check_free(Path(uri.data_endpoint(worker).removeprefix("ipc://")))

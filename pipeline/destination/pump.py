@@ -23,6 +23,9 @@ from protocol.session import Stage
 POLL_MS = 50
 """The longest wait; bounds how late a heartbeat, a cancel or a deadline is seen."""
 
+CHECK_NS = 100_000_000
+"""How often the workers are looked after."""
+
 APPLYING = (Stage.MOVING, Stage.VERIFYING)
 """Where the session lets the destination acknowledge: the first frames of a round may be
 here before the message that opens it."""
@@ -36,6 +39,7 @@ class IncomingPump:
         self._cancel = cancel
         self._arrival: Arrival | None = None
         self._acknowledgement = Acknowledgement()
+        self._checked_ns = 0
         self._poller = zmq.Poller()
         self._poller.register(link.socket, zmq.POLLIN)
         self.hello: c.Hello | None = None
@@ -47,7 +51,7 @@ class IncomingPump:
     def watch(self, arrival: Arrival) -> None:
         """From now on frames arrive: hear the workers, and notice when one ends."""
         self._arrival = arrival
-        for source in (arrival.pool.socket, *arrival.pool.sentinels):
+        for source in (arrival.pool.socket, arrival.pool.ended):
             self._poller.register(source, zmq.POLLIN)
 
     def wait(self, until: Callable[[], bool]) -> None:
@@ -97,8 +101,10 @@ class IncomingPump:
         if arrival.pool.socket in ready:
             for worker, message in arrival.pool.receive():
                 arrival.hear(worker, message)
-        if not ready.keys().isdisjoint(arrival.pool.sentinels):
-            arrival.pool.check()
+        now_ns = monotonic_ns()
+        if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
+            self._checked_ns = now_ns
+            arrival.check_workers(now_ns)
 
     def _tick(self) -> None:
         self._link.tick(monotonic_ns())
@@ -109,7 +115,11 @@ class IncomingPump:
         """Tell the source how far memory is: every few frames, or when nothing more comes."""
         now_ns, applied = monotonic_ns(), arrival.reassembly.applied
         due = self._acknowledgement.is_due(applied, now_ns, idle=idle)
-        if due and self._link.session.stage in APPLYING:
+        if self._link.session.stage not in APPLYING:
+            return
+        while arrival.unsaid:
+            self._link.send(arrival.unsaid.popleft())
+        if due:
             self._acknowledgement.told(applied, now_ns)
             self._link.send(arrival.applied())
 
@@ -135,7 +145,7 @@ class IncomingPump:
     def _commit(self) -> None:
         """Neither a cancel nor a worker's end decides any more, now that the guest is ours."""
         if self._arrival is not None and not self.committed:
-            for source in (self._arrival.pool.socket, *self._arrival.pool.sentinels):
+            for source in (self._arrival.pool.socket, self._arrival.pool.ended):
                 self._poller.unregister(source)
         self.committed = True
 

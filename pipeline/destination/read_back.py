@@ -84,6 +84,10 @@ class ReadBackList:
         self._asked[job.job] = job
         return job
 
+    def give_back(self, job: int) -> None:
+        """The worker that had the job is gone."""
+        self._jobs.appendleft(self._asked.pop(job))
+
     def heard(self, message: Checked) -> None:
         """A job is done."""
         job = self._asked.pop(message.job)

@@ -7,6 +7,7 @@ and the frame that everybody waits for always finds one.
 """
 
 import os
+from collections.abc import Iterable
 from time import monotonic_ns
 
 import numpy as np
@@ -63,6 +64,10 @@ class Reassembly:
     def grant(self, count: int) -> list[int]:
         """`count` free slots, for a worker."""
         return [self._free.pop() for _ in range(count)]
+
+    def free(self, slots: Iterable[int]) -> None:
+        """Slots of a worker that is dead, so that nobody fills them any more."""
+        self._free.extend(slots)
 
     def take(self, arrived: Arrived) -> list[Landed]:
         """Take a filled slot; the block and pages of every batch that is in memory by that."""

@@ -1,16 +1,18 @@
 """Hands batches and scans to the compress workers, within their credit and the window.
 
-A batch is this end's responsibility from the moment it gets its seq until the
-destination says that it is applied; what is in between is in `_out`.
+A batch is this end's responsibility from the moment it gets its seq until the destination
+says that it is applied; what is in between is in `_out`. What gets lost there is given out
+anew under the same seq, by a higher attempt, once nobody has it in hand any more.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.source.dirty import Planned
-from protocol.errors import RemoteProtocolError
+from protocol.errors import PeerLost, RemoteProtocolError
 from workers.messages import ScanJob, Scanned, SendJob, Sent
 from workers.pages import Pages
 from workers.pool import Pool
@@ -21,34 +23,61 @@ CREDIT = 3
 SCAN_PAGES = 2048
 """Pages in a scan job: 8 MiB take about 2 ms, long against the message, short in a round."""
 
+REDOS = 3
+"""How often one seq is given out anew, before the migration fails."""
+
+
+@dataclass
+class Out:
+    """A batch that has its seq and is not applied; `again`: why it is to be redone."""
+
+    batch: Planned
+    round_no: int
+    settled: bool
+    worker: int
+    lane: int
+    attempt: int = 0
+    sent: bool = False
+    again: str = ""
+
 
 class Dispatcher:
-    """The jobs that wait, that are at the workers, and that are on their way."""
+    """The jobs that wait, that are at the workers, and that are on their way.
 
-    def __init__(self, pool: Pool) -> None:
+    `on_redo` gets the block and pages of each batch that is redone while the guest may go on
+    writing: they have to stand in the next round, too.
+    """
+
+    def __init__(self, pool: Pool, on_redo: Callable[[int, Pages], None]) -> None:
         self._pool = pool
+        self._on_redo = on_redo
         self._lanes = 0
         self._window = 0
         self._credit: deque[int] = deque()
         self._planned: deque[Iterator[Planned]] = deque()
         self._next_batch: Planned | None = None
-        self._out: dict[int, Planned] = {}
+        self._out: dict[int, Out] = {}
+        self._redo: deque[int] = deque()
+        self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
+        """(seq, attempt) of a job → the worker that has it, and its pages."""
         self._scans: deque[ScanJob] = deque()
-        self._scanning: dict[int, ScanJob] = {}
+        self._scanning: dict[int, tuple[int, ScanJob]] = {}
         self._jobs = 0
-        self._unsent: dict[int, int] = {}
         self.round_no = 0
         self.settled = False
         self.last_seq = 0
         self.applied = 0
         self.pages_pending = 0
-        self.pages_out = 0
-        """Sent and not applied; below 0 while a word of a worker comes after the peer's."""
+        self.redone = 0
 
     def open(self, lanes: int, window: int) -> None:
         """From now on: `lanes` decompress workers to send to, `window` frames out at most."""
         self._lanes, self._window = lanes, window
         self._credit.extend(worker for _ in range(CREDIT) for worker in self._pool.workers)
+
+    def add_worker(self, worker: int) -> None:
+        """A worker that takes the place of a lost one is up."""
+        self._credit.extend([worker] * CREDIT)
 
     def start_round(self) -> None:
         """What is planned from now on belongs to the next round."""
@@ -73,15 +102,15 @@ class Dispatcher:
             self._scans.append(ScanJob(self._jobs, block, first, count))
 
     def feed(self) -> None:
-        """Give out what credit and window allow; batches before scans."""
+        """Give out what credit and window allow: what is redone, then batches, then scans."""
         while self._credit:
-            if self._next_batch is not None and self.last_seq - self.applied < self._window:
-                self._give_batch(self._credit.popleft(), self._next_batch)
+            if self._redo:
+                self._give_again(self._redo.popleft())
+            elif self._next_batch is not None and self.last_seq - self.applied < self._window:
+                self._give_new(self._next_batch)
                 self._take_next()
             elif self._scans:
-                job = self._scans.popleft()
-                self._scanning[job.job] = job
-                self._pool.send(self._credit.popleft(), job)
+                self._give_scan(self._scans.popleft())
             else:
                 return
 
@@ -92,33 +121,56 @@ class Dispatcher:
             if self._next_batch is None:
                 self._planned.popleft()
 
-    def _give_batch(self, worker: int, batch: Planned) -> None:
-        block, pages = batch
+    def _give_new(self, batch: Planned) -> None:
         self.last_seq += 1
-        self._out[self.last_seq] = batch
-        self._unsent[self.last_seq] = len(pages)
+        lane = self.last_seq % self._lanes
+        out = Out(batch, self.round_no, self.settled, self._credit.popleft(), lane)
+        self._out[self.last_seq] = out
+        self._send(self.last_seq, out)
+
+    def _give_again(self, seq: int) -> None:
+        """By another lane, whatever was wrong with the last; nothing, if it is applied by now."""
+        out = self._out.get(seq)
+        if out is not None:
+            out.worker, out.sent = self._credit.popleft(), False
+            out.lane = (out.lane + 1) % self._lanes
+            self._send(seq, out)
+
+    def _send(self, seq: int, out: Out) -> None:
+        block, pages = out.batch
+        self._in_hand[seq, out.attempt] = (out.worker, len(pages))
         job = SendJob(
-            seq=self.last_seq,
-            attempt=0,
-            round_no=self.round_no,
+            seq=seq,
+            attempt=out.attempt,
+            round_no=out.round_no,
             block=block,
-            lane=self.last_seq % self._lanes,
-            settled=self.settled,
+            lane=out.lane,
+            settled=out.settled,
             pages=pages.tobytes(),
         )
+        self._pool.send(out.worker, job)
+
+    def _give_scan(self, job: ScanJob) -> None:
+        worker = self._credit.popleft()
+        self._scanning[job.job] = (worker, job)
         self._pool.send(worker, job)
 
     def heard_sent(self, worker: int, message: Sent) -> int:
         """A worker's frame is out: it has credit again. The pages of the batch."""
         self._credit.append(worker)
-        pages = self._unsent.pop(message.seq)
-        self.pages_out += pages
+        _, pages = self._in_hand.pop((message.seq, message.attempt))
+        out = self._out.get(message.seq)
+        if out is not None:
+            out.sent = True
+            if out.again:
+                self.redo(message.seq, out.again)
         return pages
 
     def heard_scanned(self, worker: int, message: Scanned) -> tuple[ScanJob, Pages]:
         """A scan is done: the job and the pages that differ."""
         self._credit.append(worker)
-        return self._scanning.pop(message.job), np.frombuffer(message.pages, np.uint32)
+        _, job = self._scanning.pop(message.job)
+        return job, np.frombuffer(message.pages, np.uint32)
 
     def heard_applied(self, seq: int) -> int:
         """Everything up to `seq` is in the destination's memory; the pages that this adds.
@@ -129,11 +181,57 @@ class Dispatcher:
             raise RemoteProtocolError(
                 f"applied {seq}, after {self.applied}; {self.last_seq} is the last given out"
             )
-        pages = sum(len(self._out.pop(done)[1]) for done in range(self.applied + 1, seq + 1))
+        done = range(self.applied + 1, seq + 1)
+        pages = sum(len(self._out.pop(one).batch[1]) for one in done)
         self.applied = seq
         self.pages_pending -= pages
-        self.pages_out -= pages
         return pages
+
+    def redo(self, seq: int, why: str) -> None:
+        """Give out `seq` anew, once nobody has it in hand; nothing, where it is not out.
+
+        PeerLost, with the reason, when that was done REDOS times already.
+        """
+        out = self._out.get(seq)
+        if out is None or seq in self._redo:
+            return
+        if (seq, out.attempt) in self._in_hand:
+            out.again = why
+            return
+        if out.attempt == REDOS:
+            raise PeerLost(f"frame {seq} did not arrive, redone {REDOS} times: {why}")
+        out.attempt, out.again = out.attempt + 1, ""
+        self.redone += 1
+        self._redo.append(seq)
+        if not out.settled:
+            self._on_redo(*out.batch)
+
+    def lose_worker(self, worker: int, why: str) -> None:
+        """A worker is dead: what it had in hand, or sent and was not applied, is lost."""
+        self._credit = deque(one for one in self._credit if one != worker)
+        self._in_hand = {job: at for job, at in self._in_hand.items() if at[0] != worker}
+        for number, (at, job) in list(self._scanning.items()):
+            if at == worker:
+                del self._scanning[number]
+                self._scans.appendleft(job)
+        for seq in [seq for seq, out in self._out.items() if out.worker == worker]:
+            self.redo(seq, why)
+
+    def lose_lane(self, worker: int, lane: int, why: str) -> None:
+        """What a worker has sent over a connection, and is not applied, is lost."""
+        for seq, out in list(self._out.items()):
+            if out.sent and (out.worker, out.lane) == (worker, lane):
+                self.redo(seq, why)
+
+    @property
+    def head(self) -> Out | None:
+        """The batch that all others wait for, if one is out."""
+        return self._out.get(self.applied + 1)
+
+    @property
+    def pages_out(self) -> int:
+        """Pages that have left this end and are not applied."""
+        return sum(len(out.batch[1]) for out in self._out.values() if out.sent)
 
     @property
     def all_given(self) -> bool:
@@ -148,7 +246,7 @@ class Dispatcher:
     @property
     def all_sent(self) -> bool:
         """Whether every batch has left its worker, so that the hash table is final."""
-        return self.all_given and not self._unsent
+        return self.all_given and not self._in_hand and not self._redo
 
     @property
     def all_applied(self) -> bool:

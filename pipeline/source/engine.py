@@ -18,6 +18,7 @@ from pipeline.guests.base import SourceGuest
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import SCAN_PAGES, Dispatcher
 from pipeline.source.pump import SourcePump
+from pipeline.source.recovery import Recovery
 from pipeline.source.statistics import SourceStatistics
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
@@ -28,7 +29,6 @@ from workers.compress import CompressSettings, compress_worker
 from workers.link import PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, page_hashes, shared_memory
-from workers.messages import Connect
 from workers.pages import ZERO_HASH, Hashes, Pages
 from workers.pool import Pool
 
@@ -63,7 +63,6 @@ class SourceEngine:
         self.dirty = DirtyMap(self.block_pages)
         self.hashes: list[Hashes] | None = None
         self.session_id = os.urandom(16)
-        self._uri = uri
         self._fds: list[int] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.live = LiveSettings(self._shared(LiveSettings.memory()))
@@ -71,9 +70,16 @@ class SourceEngine:
         self.live.rate = config.parameters.max_bandwidth
         self.link = ControlLink.connect(self._context, uri, self.session_id)
         self.pool = Pool(self._context, "compress")
-        self.dispatcher = Dispatcher(self.pool)
+        self.dispatcher = Dispatcher(self.pool, self.dirty.mark)
+        self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
         self.pump = SourcePump(
-            self.link, self.pool, self.dispatcher, self.statistics, cancel, on_tick
+            self.link,
+            self.pool,
+            self.dispatcher,
+            self.recovery,
+            self.statistics,
+            cancel,
+            on_tick,
         )
 
     def set_up(self) -> None:
@@ -87,8 +93,7 @@ class SourceEngine:
         )
         self.pump.watch_workers()
         welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
-        endpoints = [self._uri.reachable(endpoint) for endpoint in welcome.endpoints]
-        self.pool.broadcast(Connect(endpoints))
+        self.recovery.connect(welcome.endpoints)
         self.statistics.lanes = len(welcome.endpoints)
         self.dispatcher.open(len(welcome.endpoints), welcome.window)
         self._survey()

@@ -1,22 +1,43 @@
-"""Whether frames that left this end get applied at the other. Pure: time is an argument."""
+"""Whether frames that left this end should have been applied at the other. Pure: time is an
+argument."""
 
-GRACE_NS = 10_000_000_000
-"""Longer than any pause of a destination that lives; its heartbeats come all the while."""
+from collections import deque
+
+GRACE_NS = 1_000_000_000
+FIRST_NS = 10_000_000_000
+"""While nothing was applied yet, so that nobody knows how slow the link is."""
+GAPS = 16
 
 
 class Overdue:
-    """The last progress of what is out, in monotonic ns."""
+    """When something was applied last, and the gaps before, in monotonic ns."""
 
     def __init__(self, now_ns: int) -> None:
         self._applied = 0
-        self._progress_ns = now_ns
+        self._since_ns = now_ns
+        self._gaps_ns: deque[int] = deque(maxlen=GAPS)
 
     def is_overdue(self, now_ns: int, applied: int, out_bytes: int, bandwidth: float) -> bool:
         """Whether `out_bytes` of guest memory, sent and not applied, should have arrived.
 
         `applied` is the last seq that is, `bandwidth` guest bytes/ms, 0 where it is not known.
+        After a yes the grace begins anew.
         """
-        if applied != self._applied or out_bytes <= 0:
-            self._applied, self._progress_ns = applied, now_ns
-        expected_ns = out_bytes / bandwidth * 1e6 if bandwidth else 0.0
-        return now_ns - self._progress_ns > GRACE_NS + expected_ns
+        waited_ns = now_ns - self._since_ns
+        overdue = False
+        if applied != self._applied:
+            self._applied = applied
+            self._gaps_ns.append(waited_ns)
+        elif out_bytes > 0:
+            overdue = waited_ns > self._patience_ns(out_bytes, bandwidth)
+            if not overdue:
+                return False
+        self._since_ns = now_ns
+        return overdue
+
+    def _patience_ns(self, out_bytes: int, bandwidth: float) -> float:
+        """A second and what is out by the bandwidth; more where progress comes by fits and
+        starts, as on a thin link, whose bandwidth is overestimated from full windows."""
+        if not bandwidth or not self._gaps_ns:
+            return FIRST_NS
+        return GRACE_NS + out_bytes / bandwidth * 1e6 + 3 * max(self._gaps_ns)

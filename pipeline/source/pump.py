@@ -14,7 +14,7 @@ import zmq
 
 from pipeline.control_link import ControlLink
 from pipeline.source.dispatcher import Dispatcher
-from pipeline.source.overdue import Overdue
+from pipeline.source.recovery import Recovery
 from pipeline.source.rounds import Windows
 from pipeline.source.statistics import SourceStatistics
 from protocol import control as c
@@ -23,10 +23,9 @@ from protocol.errors import (
     LocalProtocolError,
     NotStartedThere,
     PeerLost,
-    RemoteProtocolError,
 )
 from protocol.limits import PAGE_BYTES
-from workers.messages import FromWorker, Scanned, Sent
+from workers.messages import Cut, FromWorker, Scanned, Sent, Up
 from workers.pages import Pages
 from workers.pool import Pool
 
@@ -44,6 +43,7 @@ class SourcePump:
         link: ControlLink,
         pool: Pool,
         dispatcher: Dispatcher,
+        recovery: Recovery,
         statistics: SourceStatistics,
         cancel: Event,
         on_tick: Callable[[int], None],
@@ -51,13 +51,14 @@ class SourcePump:
         self._link = link
         self._pool = pool
         self._dispatcher = dispatcher
+        self._recovery = recovery
         self._statistics = statistics
         self._cancel = cancel
         self._on_tick = on_tick
         self._answers: dict[type[c.Message], c.Message] = {}
         self.windows = Windows(monotonic_ns())
-        self._overdue = Overdue(monotonic_ns())
         self.cancellable = True
+        self._watching = False
         self.on_found: Callable[[int, Pages], None] = _nobody_asked
         self.mismatches: list[tuple[int, Pages]] = []
         self._poller = zmq.Poller()
@@ -66,13 +67,13 @@ class SourcePump:
 
     def watch_workers(self) -> None:
         """Wake up when a worker ends, too."""
-        for sentinel in self._pool.sentinels:
-            self._poller.register(sentinel, zmq.POLLIN)
+        self._watching = True
+        self._poller.register(self._pool.ended, zmq.POLLIN)
 
     def commit(self) -> None:
         """From here on only the destination's answer decides: no cancel, no worker's end."""
-        self.cancellable = False
-        for source in (self._pool.socket, *self._pool.sentinels):
+        self.cancellable = self._watching = False
+        for source in (self._pool.socket, self._pool.ended):
             self._poller.unregister(source)
 
     def expect(self, answer: type[Answer], within_s: float) -> Answer:
@@ -102,8 +103,8 @@ class SourcePump:
                 self._hear_worker(worker, message)
         if self._link.socket in ready:
             self._hear_link()
-        if self.cancellable and not ready.keys().isdisjoint(self._pool.sentinels):
-            self._pool.check()
+        if self._watching and self._pool.ended in ready:
+            self._recovery.check_workers(monotonic_ns())
         self._tick()
 
     def hear_and_tick(self) -> None:
@@ -119,19 +120,12 @@ class SourcePump:
         """What is due by the clock: heartbeat, window, observer, a cancel."""
         now_ns = monotonic_ns()
         self._link.tick(now_ns)
-        self.windows.tick(now_ns)
-        self._check_progress(now_ns)
+        if self.windows.has_closed(now_ns) and self._watching:
+            self._recovery.check_workers(now_ns)
+            self._recovery.check_progress(now_ns, self.windows.bandwidth)
         self._on_tick(now_ns)
         if self._cancel.is_set() and self.cancellable:
             raise Cancelled("cancelled")
-
-    def _check_progress(self, now_ns: int) -> None:
-        out_bytes = self._dispatcher.pages_out * PAGE_BYTES
-        applied = self._dispatcher.applied
-        if self._overdue.is_overdue(now_ns, applied, out_bytes, self.windows.bandwidth):
-            raise PeerLost(
-                f"frames were sent, but none after seq {applied} arrived: a data connection is lost"
-            )
 
     def _hear_worker(self, worker: int, message: FromWorker) -> None:
         match message:
@@ -143,6 +137,10 @@ class SourcePump:
                 job, pages_found = self._dispatcher.heard_scanned(worker, message)
                 self._statistics.add_scanned(message, job.count)
                 self.on_found(job.block, pages_found)
+            case Cut(lane):
+                self._recovery.heard_cut(worker, lane)
+            case Up():
+                self._recovery.take_on(worker)
             case _:
                 raise TypeError(f"not from a compress worker: {message}")
 
@@ -152,8 +150,10 @@ class SourcePump:
                 self._hear_applied(message)
             case c.Mismatch(block=block, pages=pages):
                 self.mismatches.append((block, np.frombuffer(pages, "<u4").astype(np.uint32)))
-            case c.Redo(reason=reason):
-                raise RemoteProtocolError(f"the destination refused a frame: {reason}")
+            case c.Redo(seq=seq, reason=reason):
+                self._dispatcher.redo(seq, reason)
+            case c.Endpoint():
+                self._recovery.move(message)
             case c.Failed(reason=reason) if not self.cancellable:
                 raise NotStartedThere(f"the destination failed before the commit: {reason}")
             case c.Failed(reason=reason, cancelled=True):

@@ -71,6 +71,7 @@ def result_of(
         downtime_parts=_parts(coordinator.clock),
         stages=stages,
         bottleneck=_bottleneck(stages),
+        redone=engine.dispatcher.redone,
         guest_dirty_rate=coordinator.guest_dirty_rate,
         error_desc=coordinator.error,
     )

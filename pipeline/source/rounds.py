@@ -38,17 +38,18 @@ class Windows:
         self._applied_bytes += applied_bytes
         self._wire_bytes += wire_bytes
 
-    def tick(self, now_ns: int) -> None:
-        """Close the window when it is old enough; one that applied nothing says nothing."""
+    def has_closed(self, now_ns: int) -> bool:
+        """Close the window if it is old enough; one that applied nothing says nothing."""
         elapsed_ns = now_ns - self._opened_ns
         if elapsed_ns < WINDOW_NS:
-            return
+            return False
         self.mbps = self._wire_bytes * 8 / (elapsed_ns / 1e9) / 1e6
         if self._applied_bytes:
             newest = self._applied_bytes / (elapsed_ns / 1e6)
             weight = SMOOTHING if self.bandwidth else 1.0
             self.bandwidth += weight * (newest - self.bandwidth)
         self._opened_ns, self._applied_bytes, self._wire_bytes = now_ns, 0, 0
+        return True
 
 
 @dataclass(frozen=True)

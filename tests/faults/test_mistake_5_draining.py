@@ -49,7 +49,9 @@ def test_workers_are_not_drained_at_a_window(folder: Path) -> None:
     ):
         assert here.ended() is Status.COMPLETED, here.coordinator.error
         assert policy.ended - policy.began > 4 * WINDOW_NS / 1e9
-        assert [start.round_no for start, _ in there.rounds] == [1, 2]
+        numbers = [start.round_no for start, _ in there.rounds]
+        assert numbers == list(range(1, max(numbers) + 1))
+        assert len(numbers) >= 2
 
 
 def dirties_until_round_3(source: Coordinator) -> None:

@@ -83,6 +83,13 @@ def hear(link: ControlLink) -> c.AnyMessage:
             return message
 
 
+def say_to_nobody(link: ControlLink, message: c.AnyMessage) -> bytes:
+    """The envelope of what a link says, which does not arrive."""
+    link.session.send(message)
+    assert link._channel is not None
+    return link._channel.outgoing(message)
+
+
 def is_deaf(link: ControlLink) -> bool:
     """Whether what has arrived is not for this link, and no error either."""
     assert link.socket.poll(PATIENCE_MS), "nothing arrived"
@@ -200,7 +207,6 @@ STRANGE = {
     "another version": (forge_envelope(b"x", version=2), "wrong version 2"),
     "another magic": (forge_envelope(b"x", magic=b"QEVM"), "magic"),
     "too short": (b"hello?", "control message of 6 bytes"),
-    "damaged": (forge_envelope(b"x")[:-1] + b"y", "damaged"),
 }
 
 
@@ -220,13 +226,53 @@ def test_a_stranger_is_told_why_and_the_source_still_comes(
     ends.greet()
 
 
-@pytest.mark.parametrize("session", [SESSION, OTHER_SESSION])
-def test_a_second_source_is_not_heard(
-    ends: Ends, stranger: zmq.Socket[bytes], session: bytes
+@pytest.mark.parametrize("first", [True, False])
+def test_a_damaged_message_comes_again(ends: Ends, clock: Clock, first: bool) -> None:
+    """A migration that fails because of one bit; a bit that changes what was said."""
+    if not first:
+        ends.greet()
+    message = HELLO if first else ROUND
+    envelope = say_to_nobody(ends.source, message)
+    ends.source.socket.send(envelope[:-1] + b"y")
+    assert is_deaf(ends.destination)
+    ends.source.tick(clock.now_ns)
+    clock.forward(1000)
+    ends.source.tick(clock.now_ns)
+    assert hear(ends.destination) == message
+
+
+def test_what_a_cut_connection_took_along_comes_again_in_order(ends: Ends, clock: Clock) -> None:
+    """A message that is lost in a connection, and nobody misses; one that overtakes it."""
+    ends.greet()
+    rounds = [c.RoundStart(round_no=number, first_seq=number) for number in range(1, 4)]
+    say_to_nobody(ends.source, rounds[0])
+    say_to_nobody(ends.source, rounds[1])
+    ends.source.send(rounds[2])
+    assert is_deaf(ends.destination)
+    ends.source.tick(clock.now_ns)
+    clock.forward(1000)
+    ends.source.tick(clock.now_ns)
+    assert [hear(ends.destination) for _ in rounds] == rounds
+
+
+def test_the_answer_goes_where_the_peer_was_heard_last(
+    ends: Ends, context: Context, folder: Path
 ) -> None:
+    """A destination that speaks into a connection that is not there any more."""
+    ends.greet()
+    with closing(context.socket(zmq.DEALER)) as again:
+        again.linger = 0
+        again.connect(f"ipc://{folder / 'control'}")
+        again.send(say_to_nobody(ends.source, ROUND))
+        assert hear(ends.destination) == ROUND
+        ends.destination.send(c.Alive())
+        assert again.poll(PATIENCE_MS)
+
+
+def test_a_second_source_is_not_heard(ends: Ends, stranger: zmq.Socket[bytes]) -> None:
     """A guest that arrives in the memory of another; a commit from somebody else."""
     ends.greet()
-    second = Channel(session)
+    second = Channel(OTHER_SESSION)
     for message in (HELLO, ROUND, c.Cancel(reason="ha", failed=False)):
         stranger.send(second.outgoing(message))
         assert is_deaf(ends.destination)

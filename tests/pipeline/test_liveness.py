@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.liveness import HEARTBEAT_NS, SILENCE_SECONDS, Liveness
+from pipeline.liveness import HEARTBEAT_NS, SILENCE_SECONDS, Liveness, Repetition
 
 SECOND = 1_000_000_000
 START = 500 * SECOND
@@ -44,3 +44,17 @@ def test_patience_can_be_another(patience_s: float) -> None:
     alive = Liveness(START)
     assert not alive.is_lost(START + int(patience_s * SECOND) - 1, patience_s)
     assert alive.is_lost(START + int(patience_s * SECOND), patience_s)
+
+
+def test_what_is_not_acknowledged_is_repeated_once_a_second() -> None:
+    """A message that is lost for good, or a link full of copies."""
+    repetition = Repetition(START)
+    due = [repetition.is_due(START + tenth * SECOND // 10, 4) for tenth in range(31)]
+    assert [tenth for tenth, one in enumerate(due) if one] == [10, 20, 30]
+
+
+def test_progress_is_no_reason_to_repeat() -> None:
+    """A busy link that sends everything twice."""
+    repetition = Repetition(START)
+    assert not any(repetition.is_due(START + second * SECOND, second) for second in range(20))
+    assert not any(repetition.is_due(START + second * SECOND, None) for second in range(20, 40))

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.channel import ENVELOPE, Channel, session_of
-from protocol.control import AnyMessage, Commit, RoundStart, encode_message
+from protocol.channel import ENVELOPE, REPEATED, Channel, session_of
+from protocol.control import Alive, AnyMessage, Commit, RoundStart, encode_message
 from protocol.errors import FrameDamaged, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
 from tests.protocol.samples import (
@@ -65,13 +65,25 @@ def test_a_duplicate_is_dropped() -> None:
     assert _heard(destination, [envelope, envelope]) == [Commit()]
 
 
-def test_a_gap_is_refused() -> None:
+def test_what_follows_a_gap_is_dropped_until_it_is_repeated() -> None:
     """Catches: a lost message that nobody misses."""
     source, destination = Channel(SESSION), Channel(SESSION)
     first, second = source.outgoing(_round(1)), source.outgoing(_round(2))
-    with pytest.raises(RemoteProtocolError, match="message 2 after 0"):
-        destination.incoming(second)
-    assert _heard(destination, [first, second]) == [_round(1), _round(2)]
+    assert destination.incoming(second) is None
+    assert _heard(destination, source.unacknowledged()) == [_round(1), _round(2)]
+    assert destination.incoming(first) is None
+
+
+def test_not_all_is_repeated_at_once() -> None:
+    """Catches: a peer that is slow, drowned in what it has not come to yet."""
+    source, destination = Channel(SESSION), Channel(SESSION)
+    for number in range(1, REPEATED + 2):
+        source.outgoing(_round(number))
+    assert source.first_unacknowledged == 1
+    assert len(_heard(destination, source.unacknowledged())) == REPEATED
+    source.incoming(destination.outgoing(Alive()))
+    assert source.first_unacknowledged == REPEATED + 1
+    assert _heard(destination, source.unacknowledged()) == [_round(REPEATED + 1)]
 
 
 def test_an_acknowledgement_drops_what_it_covers() -> None:

@@ -49,11 +49,13 @@ def hear(pool: Pool, kind: type[Message]) -> Message:
 
 
 def hear_from(pool: Pool, kind: type[Message]) -> tuple[int, Message]:
-    """The next message, and the worker that said it."""
-    assert pool.socket.poll(PATIENCE_MS), f"no {kind.__name__} in time"
-    worker, message = next(pool.receive())
-    assert isinstance(message, kind), message
-    return worker, message
+    """The next message that is not dropped, and the worker that said it."""
+    deadline = monotonic() + PATIENCE_S
+    while monotonic() < deadline and pool.socket.poll(PATIENCE_MS):
+        for worker, message in pool.receive():
+            assert isinstance(message, kind), message
+            return worker, message
+    raise AssertionError(f"no {kind.__name__} in time")
 
 
 def is_silent(pool: Pool, for_ms: int = 100) -> bool:

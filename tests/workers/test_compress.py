@@ -23,7 +23,7 @@ from tests.workers.compressing import (
 )
 from tests.workers.driving import Context, hear, is_silent, sleeping
 from tests.workers.memories import hash_of, page, random_pages, text_pages
-from workers.compress import DATA_HIGH_WATER
+from workers.lanes import HIGH_WATER
 from workers.messages import Sent
 from workers.pages import VOID_HASH, ZERO_HASH
 
@@ -250,7 +250,7 @@ def test_a_full_lane_makes_the_worker_wait_without_spinning(start: Start) -> Non
         while worker.pool.socket.poll(1000):
             told += 1
             assert worker.sent().seq == told
-        assert DATA_HIGH_WATER <= told < JOBS // 2, "the queues and the kernel's buffer, no more"
+        assert HIGH_WATER <= told < JOBS // 2, "the queues and the kernel's buffer, no more"
         with sleeping():
             assert is_silent(worker.pool, 300)
         for seq in range(1, JOBS + 1):

@@ -154,7 +154,7 @@ def _packed(payload: bytes) -> Frame:
 
 
 BAD: dict[str, tuple[tuple[bytes, ...], str]] = {
-    "no header": ((b"short", PAYLOAD), "frame too short: 5 bytes"),
+    "no header": ((b"short", PAYLOAD), "damaged frame: 5 bytes"),
     "another magic": (_forged(magic=b"QEVM"), "not a pageferry frame: magic b'QEVM'"),
     "another version": (_forged(version=9), "wrong version 9 of a frame"),
     "another type": (_forged(type=FrameType.HELLO), "frame of type 1 where BATCH was expected"),
@@ -177,11 +177,11 @@ BAD: dict[str, tuple[tuple[bytes, ...], str]] = {
         "9 pages, 8 make a batch",
     ),
     "too long a payload": (
-        (HEAD, bytes(LIMITS.payload_bytes + 1)),
+        frame_of(replace(GOOD, payload=bytes(LIMITS.payload_bytes + 1))),
         f"frame too long: {len(HEAD)} + {LIMITS.payload_bytes + 1} bytes",
     ),
-    "one part": ((HEAD,), "a frame of 1 parts, a batch has 2"),
-    "three parts": ((HEAD, PAYLOAD, b""), "a frame of 3 parts, a batch has 2"),
+    "one part": ((HEAD,), "damaged frame: 1 parts, a batch has 2"),
+    "three parts": ((HEAD, PAYLOAD, b""), "damaged frame: 3 parts, a batch has 2"),
     "what does not unpack": (_packed(b"junk"), "zlib data does not unpack"),
     "what is cut": (_packed(PAYLOAD[:-1]), "zlib data does not unpack"),
     "what has something behind it": (_packed(PAYLOAD + b"x"), "zlib data does not unpack"),

@@ -13,6 +13,8 @@ TO_WORKER: list[m.ToWorker] = [
     m.ScanJob(1, 2, 3, 4),
     m.Grant([0, 7]),
     m.ReadBack(1, 2, b"\1\0\0\0"),
+    m.Reconnect(1),
+    m.Ping(),
     m.Stop(),
 ]
 FROM_WORKER: list[m.FromWorker] = [
@@ -22,7 +24,9 @@ FROM_WORKER: list[m.FromWorker] = [
     m.Arrived(1, 2, 3, 4, 5, b"\1\0\0\0", b"\2", None, 6),
     m.Arrived(1, 2, 3, 4, 5, b"", b"", b"12345678", 6),
     m.Checked(1, b""),
-    m.Refused("why", True),
+    m.Refused("why", True, 7),
+    m.Cut(1),
+    m.Pong(),
     m.Broken("GuestError", "gone"),
 ]
 

@@ -1,21 +1,32 @@
 """A pool of real workers: up, told, heard, broken, ended, and nothing of it left."""
 
 import os
+import select
 import signal
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
+from time import monotonic_ns
 
 import psutil
 import pytest
 
 from protocol.errors import GuestError, IntegrityError, WorkerError
 from tests.workers import bodies
-from tests.workers.driving import PATIENCE_S, Context, hear, hear_from, own, pid, started
+from tests.workers.driving import (
+    PATIENCE_MS,
+    PATIENCE_S,
+    Context,
+    hear,
+    hear_from,
+    own,
+    pid,
+    started,
+)
 from tests.workers.memories import memory_file
 from workers.memory import PassedFd
-from workers.messages import Checked, Grant
-from workers.pool import Pool
+from workers.messages import Checked, Grant, Up
+from workers.pool import Loss, Pool
+from workers.watch import ASK_NS, SILENCE_NS
 
 
 def test_workers_come_up_answer_and_end(context: Context, folder: Path) -> None:
@@ -25,13 +36,13 @@ def test_workers_come_up_answer_and_end(context: Context, folder: Path) -> None:
         assert len(ticks) > 3, "the peer heard nothing while workers were started"
         pids = {pid(pool, worker) for worker in pool.workers}
         assert pool.workers == [0, 1, 2]
-        assert len(pids) == len(pool.sentinels) == 3
+        assert len(pids) == 3
         for worker in pool.workers:
             pool.send(worker, Grant([worker, 10]))
             assert hear_from(pool, Checked) == (worker, Checked(worker + 10, b""))
         pool.broadcast(Grant([1]))
         assert {hear_from(pool, Checked)[0] for _ in pool.workers} == {0, 1, 2}
-        pool.check()
+        assert pool.losses(monotonic_ns()) == []
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not list(folder.iterdir())
 
@@ -57,10 +68,63 @@ def test_a_killed_worker_is_named(context: Context) -> None:
     with started(context, bodies.obedient, own, count=2) as pool:
         victim = pid(pool, 1)
         os.kill(victim, signal.SIGKILL)
-        assert wait(pool.sentinels, PATIENCE_S)
-        with pytest.raises(WorkerError, match=rf"test worker 1 \(pid {victim}\) died.*-9"):
-            pool.check()
+        assert has_lost(pool)
+        (loss,) = pool.losses(monotonic_ns())
+        assert loss == (1, f"test worker 1 (pid {victim}) died, exit code -9")
         assert psutil.pid_exists(pid(pool, 0))
+
+
+def test_another_one_takes_the_place_of_a_lost_one(context: Context) -> None:
+    """A migration that goes on with fewer workers, or hears the dead one's last words."""
+    with started(context, bodies.obedient, own, count=2) as pool:
+        pool.send(1, Grant([1]))
+        assert pool.socket.poll(PATIENCE_MS)
+        os.kill(pid(pool, 1), signal.SIGKILL)
+        assert has_lost(pool)
+        pool.replace(pool.losses(monotonic_ns())[0])
+        assert pool.workers == [0, 2]
+        assert hear_from(pool, Up)[0] == 2, "nothing of the old one is heard any more"
+        pool.send(2, Grant([1, 2]))
+        assert hear_from(pool, Checked) == (2, Checked(3, b""))
+        assert pool.losses(monotonic_ns()) == []
+
+
+def test_a_worker_that_is_stopped_is_killed_and_replaced(context: Context) -> None:
+    """A worker that hangs, waited for for ever; one that wakes up later and goes on writing."""
+    with started(context, bodies.obedient, own, count=2) as pool:
+        victim = psutil.Process(pid(pool, 1))
+        os.kill(victim.pid, signal.SIGSTOP)
+        began = monotonic_ns()
+        pool.ask(began + ASK_NS)
+        hear_pong(pool)
+        (loss,) = pool.losses(began + ASK_NS + SILENCE_NS + 1)
+        assert loss == (1, f"test worker 1 (pid {victim.pid}) hangs: silent for 3 s")
+        pool.replace(loss)
+        assert not victim.is_running()
+        assert hear_from(pool, Up)[0] == 2
+
+
+def test_many_lost_workers_are_no_accident(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that are started and killed for as long as the migration lasts."""
+    monkeypatch.setattr("workers.pool.REPLACEMENTS", 1)
+    with started(context, bodies.obedient, own) as pool:
+        pool.replace(Loss(0, "it died"))
+        assert hear_from(pool, Up)[0] == 1
+        with pytest.raises(WorkerError, match="it died again; 2 test workers were lost"):
+            pool.replace(Loss(1, "it died again"))
+
+
+def has_lost(pool: Pool) -> bool:
+    """Whether a worker ends in time."""
+    return bool(select.select([pool.ended], [], [], PATIENCE_S)[0])
+
+
+def hear_pong(pool: Pool) -> None:
+    """Take in the answer of the one worker that gives it."""
+    assert pool.socket.poll(PATIENCE_MS)
+    assert list(pool.receive()) == []
 
 
 def _start_and_grant(context: Context, failing: partial[bodies.Failing]) -> None:
@@ -99,9 +163,9 @@ def test_a_workers_own_word_comes_before_its_death(context: Context) -> None:
     failing = partial(bodies.Failing, kind="GuestError", reason="gone", at_once=False)
     with started(context, bodies.failing, failing) as pool:
         pool.broadcast(Grant([1]))
-        assert wait(pool.sentinels, PATIENCE_S)
+        assert has_lost(pool)
         with pytest.raises(GuestError, match="gone"):
-            pool.check()
+            pool.losses(monotonic_ns())
 
 
 def test_a_worker_that_does_not_come_up_is_not_waited_for(

@@ -39,7 +39,7 @@ class RecordingPool:
 def opened(workers: int = 2, lanes: int = 3, window: int = 100) -> tuple[Dispatcher, RecordingPool]:
     """A dispatcher over a pool that records, in its first round."""
     pool = RecordingPool(workers)
-    dispatcher = Dispatcher(cast(Pool, pool))
+    dispatcher = Dispatcher(cast(Pool, pool), lambda *_: None)
     dispatcher.open(lanes, window)
     dispatcher.start_round()
     return dispatcher, pool

@@ -1,35 +1,56 @@
 """Frames that were sent and never arrive: noticed, and nothing else is taken for that."""
 
-from pipeline.source.overdue import GRACE_NS, Overdue
+from pipeline.source.overdue import FIRST_NS, GRACE_NS, Overdue
 
 OUT = 1 << 20
 START = 10**15
+FAST = 1.0e9
+STEP_NS = 100_000_000
 
 
-def test_no_progress_is_overdue_after_the_grace() -> None:
+def progressing(gap_ns: int = STEP_NS, times: int = 20) -> tuple[Overdue, int]:
+    """After progress at this pace, and when the last of it was."""
+    overdue, now_ns = Overdue(START), START
+    for seq in range(1, times + 1):
+        now_ns += gap_ns
+        assert not overdue.is_overdue(now_ns, seq, OUT, FAST)
+    return overdue, now_ns
+
+
+def test_no_progress_is_overdue_soon() -> None:
     """A data connection that was cut: a migration that waits for ever."""
-    overdue = Overdue(START)
-    assert not overdue.is_overdue(START + GRACE_NS, 0, OUT, 0.0)
-    assert overdue.is_overdue(START + GRACE_NS + 1, 0, OUT, 0.0)
+    overdue, since_ns = progressing()
+    patience_ns = GRACE_NS + 3 * STEP_NS
+    assert not overdue.is_overdue(since_ns + patience_ns, 20, OUT, FAST)
+    assert overdue.is_overdue(since_ns + patience_ns + 10**6 + 1, 20, OUT, FAST)
 
 
-def test_progress_starts_the_grace_anew() -> None:
-    """A long migration that is given up because it is long."""
+def test_after_a_yes_the_grace_begins_anew() -> None:
+    """A redo of the same frame at every look."""
+    overdue, since_ns = progressing()
+    assert overdue.is_overdue(since_ns + 2 * GRACE_NS, 20, OUT, FAST)
+    assert not overdue.is_overdue(since_ns + 3 * GRACE_NS, 20, OUT, FAST)
+    assert overdue.is_overdue(since_ns + 4 * GRACE_NS, 20, OUT, FAST)
+
+
+def test_before_the_first_progress_there_is_more_patience() -> None:
+    """The first frame on a thin link, sent again and again and never whole."""
     overdue = Overdue(START)
-    for seq in range(1, 10):
-        assert not overdue.is_overdue(START + seq * GRACE_NS, seq, OUT, 0.0)
-    assert overdue.is_overdue(START + 10 * GRACE_NS + 1, 9, OUT, 0.0)
+    assert not overdue.is_overdue(START + FIRST_NS, 0, OUT, 0.0)
+    assert overdue.is_overdue(START + FIRST_NS + 1, 0, OUT, 0.0)
 
 
 def test_nothing_out_is_never_overdue() -> None:
     """A long scan, or a slow comparison at the destination, taken for a lost connection."""
-    overdue = Overdue(START)
-    assert not overdue.is_overdue(START + 100 * GRACE_NS, 7, 0, 1.0)
-    assert not overdue.is_overdue(START + 101 * GRACE_NS, 7, OUT, 1.0)
+    overdue, since_ns = progressing()
+    assert not overdue.is_overdue(since_ns + 100 * GRACE_NS, 20, 0, FAST)
+    assert not overdue.is_overdue(since_ns + 101 * GRACE_NS, 20, OUT, FAST)
 
 
 def test_a_slow_link_gets_the_time_that_it_needs() -> None:
     """A frame on a thin link taken for a lost one."""
-    overdue, bandwidth = Overdue(START), OUT / 5_000
-    assert not overdue.is_overdue(START + GRACE_NS + 4_900_000_000, 0, OUT, bandwidth)
-    assert overdue.is_overdue(START + GRACE_NS + 5_100_000_000, 0, OUT, bandwidth)
+    overdue, since_ns = progressing()
+    assert not overdue.is_overdue(since_ns + 5 * GRACE_NS, 20, OUT, OUT / 5_000)
+    overdue, since_ns = progressing(gap_ns=2 * GRACE_NS)
+    assert not overdue.is_overdue(since_ns + 6 * GRACE_NS, 20, OUT, FAST)
+    assert overdue.is_overdue(since_ns + 8 * GRACE_NS, 20, OUT, FAST)

@@ -1,0 +1,88 @@
+"""One worker process: started by a fork server that may be dead or stopped, ended for sure.
+
+Its end is seen through a pidfd: what multiprocessing tells of it comes by way of the fork
+server, and would say of all workers that they died when only that one did.
+"""
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from threading import Thread
+from typing import Any
+
+from protocol.errors import WorkerError
+
+FORK_SECONDS = 10.0
+"""For the fork server, which imports what the workers need first: 0.3 s on an idle machine."""
+REAP_SECONDS = 1.0
+
+
+class WorkerProcess:
+    """A process that runs `body(settings)`; WorkerError where it cannot be started in time."""
+
+    def __init__(
+        self, context: ForkServerContext, name: str, body: Callable[[Any], None], settings: object
+    ) -> None:
+        self.name = name
+        self._process = context.Process(target=body, args=(settings,), name=name)
+        self._start()
+        self.pid: int = self._process.pid or 0
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            raise WorkerError(f"{name} ended as soon as it was started") from None
+
+    def _start(self) -> None:
+        """Start it, by a thread of its own: a fork server that is stopped never answers."""
+        failure: list[Exception] = []
+
+        def start() -> None:
+            try:
+                self._process.start()
+            except Exception as error:
+                failure.append(error)
+
+        thread = Thread(target=start, daemon=True)
+        thread.start()
+        thread.join(FORK_SECONDS)
+        if thread.is_alive():
+            raise WorkerError(f"the fork server did not start {self.name} in {FORK_SECONDS:.0f} s")
+        if failure:
+            raise WorkerError(f"the fork server did not start {self.name}: {failure[0]}")
+
+    def has_ended(self, within_s: float = 0.0) -> bool:
+        """Whether the process is gone, or goes in time."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, as far as the fork server knows; negative: by that signal."""
+        self._process.join(REAP_SECONDS)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End it now. Idempotent."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.has_ended(REAP_SECONDS)
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        os.close(self.pidfd)
+        self._process.join(REAP_SECONDS)
+        with suppress(ValueError):  # the fork server did not tell that it has ended
+            self._process.close()
+
+
+def wake_fork_server() -> None:
+    """Let a fork server that was stopped go on, so that it sees that its command ends."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
