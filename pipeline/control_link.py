@@ -18,7 +18,7 @@ from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed
 from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
-from protocol.session import Role, Session
+from protocol.session import Role, Session, Stage
 from protocol.uri import Uri, plain_endpoint
 from workers.link import remove_socket
 
@@ -30,9 +30,10 @@ LINGER_MS = 500
 class ControlLink:
     """One end of the control connection; owned by the thread that made it."""
 
-    def __init__(self, role: Role, socket: zmq.Socket[bytes], route: list[bytes]) -> None:
+    def __init__(self, role: Role, socket: zmq.Socket[bytes], uri: Uri) -> None:
         self.socket = socket
-        self._route = route
+        self._uri = uri
+        self._route: list[bytes] = []
         self._channel: Channel | None = None
         self.session = Session(role)
         self._peer_name = "source" if role == "destination" else "destination"
@@ -51,8 +52,10 @@ class ControlLink:
             socket.connect(uri.endpoint)
         except zmq.ZMQError as error:
             socket.close()
-            raise ConfigError(f"uri: cannot connect to {uri.endpoint}: {error.strerror}") from None
-        link = cls("source", socket, [])
+            raise ConfigError(
+                f"uri: cannot connect to {uri}: {zmq.strerror(error.errno or 0)}"
+            ) from None
+        link = cls("source", socket, uri)
         link._channel = Channel(session_id)
         return link
 
@@ -66,8 +69,10 @@ class ControlLink:
             socket.bind(uri.endpoint)
         except zmq.ZMQError as error:
             socket.close()
-            raise ConfigError(f"uri: cannot listen on {uri.endpoint}: {error.strerror}") from None
-        return cls("destination", socket, [])
+            raise ConfigError(
+                f"uri: cannot listen on {uri}: {zmq.strerror(error.errno or 0)}"
+            ) from None
+        return cls("destination", socket, uri)
 
     @property
     def endpoint(self) -> str:
@@ -156,9 +161,12 @@ class ControlLink:
         if self._liveness.owes_heartbeat(now_ns):
             self.send(Alive())
         if self._liveness.is_lost(now_ns, self.patience_s):
-            raise PeerLost(
-                f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
-            )
+            raise PeerLost(self._silence())
+
+    def _silence(self) -> str:
+        if self.session.role == "source" and self.session.stage is Stage.GREETED:
+            return f"nobody answers at {self._uri}: is a destination there, and free?"
+        return f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
 
     def await_commit(self, timeout_s: float) -> None:
         """From `Ready` on silence is borne for the commit's timeout, if that is longer."""

@@ -11,15 +11,17 @@ class Progress:
     """A moment. Rates are a second; None where it is not known yet.
 
     `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest
-    memory, `ratio` guest bytes by wire bytes.
+    memory, `ratio` guest bytes by wire bytes; `received`, at the destination, which does not
+    know what is still to come, bytes of guest memory.
     """
 
     status: Status
     elapsed_s: float = 0.0
     round_no: int = 0
-    percent: float = 0.0
+    percent: float | None = None
     transferred: int = 0
-    remaining: int = 0
+    remaining: int | None = None
+    received: int | None = None
     guest_rate: float | None = None
     wire_rate: float | None = None
     dirty_pages_rate: float | None = None
@@ -29,3 +31,18 @@ class Progress:
 
 Observer = Callable[[Progress], None]
 """Called by the engine, in its own thread; must be quick and must not raise."""
+
+PROGRESS_NS = 250_000_000
+
+
+def every_so_often(tell: Callable[[], None]) -> Callable[[int], None]:
+    """A tick that calls `tell` four times a second at most."""
+    told_ns = 0
+
+    def tick(now_ns: int) -> None:
+        nonlocal told_ns
+        if now_ns - told_ns >= PROGRESS_NS:
+            told_ns = now_ns
+            tell()
+
+    return tick

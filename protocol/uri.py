@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.errors import ConfigError
 
-_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]\s]*):(?P<port>[0-9]{1,5})")
+_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/\[\]\s]*):(?P<port>[0-9]{1,5})")
 _ANY_ADDRESS = re.compile(r"^tcp://(0\.0\.0\.0|\[::\]):")
 _MAPPED_ADDRESS = re.compile(r"^tcp://\[::ffff:(?P<ipv4>[0-9.]+)\]:")
 UNIX_PATH_BYTES = 103
@@ -22,6 +22,9 @@ class Uri:
     host: str = ""
     port: int = 0
     path: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.scheme == "unix" else f"tcp:{self.host}:{self.port}"
 
     @property
     def endpoint(self) -> str:
@@ -62,6 +65,8 @@ def _parse_unix(text: str, path: str) -> Uri:
 
 
 def _parse_tcp(text: str, rest: str) -> Uri:
+    if rest.startswith("//"):
+        raise ConfigError(f"uri: {text!r} has //, expected tcp:HOST:PORT")
     match = _TCP.fullmatch(rest)
     if match is None:
         raise ConfigError(f"uri: {text!r} has no port, expected tcp:HOST:PORT")

@@ -66,11 +66,11 @@ def _context() -> ForkServerContext:
 def warm_up() -> None:
     """Start the fork server; it does its imports while the caller goes on.
 
-    A SIGTERM for the whole process group is a cancel, as SIGINT is: the command's to hear.
+    A signal for the whole process group is a cancel, and the command's to hear.
     """
     _context()
     resource_tracker.ensure_running()  # it would unblock the signal again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         ensure_running()
     finally:

@@ -31,9 +31,7 @@ def check_codec(codec: str) -> None:
     """ConfigError where the package that `codec` needs is not installed."""
     package = _PACKAGES.get(codec)
     if package and find_spec(package) is None:
-        raise ConfigError(
-            f"codec: {codec} needs the package {package}: pip install 'pageferry[codecs]'"
-        )
+        raise ConfigError(f"codec: {codec} needs the package {package}: pip install {package}")
 
 
 def _check_guest(guest: FileGuest) -> None:

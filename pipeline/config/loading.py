@@ -17,7 +17,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 
-from pipeline.config.model import NOT_YET_KEYS, NOT_YET_VALUES, SECTIONS, Config, Section
+from pipeline.config.model import (
+    NOT_YET_KEYS,
+    NOT_YET_VALUES,
+    SECTIONS,
+    Config,
+    Section,
+    SyntheticGuest,
+)
 from protocol.errors import ConfigError
 
 _EXPECTED = {
@@ -164,9 +171,18 @@ def _unknown_key(loc: tuple[object, ...]) -> str:
     for part in loc[:-1]:
         section = SECTIONS.get(str(part), section)
     allowed = [str(info.alias) for info in section.model_fields.values()]
-    close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+    homes = _homes(str(loc[0])) if len(loc) == 1 else []
+    close = homes or difflib.get_close_matches(str(loc[-1]), allowed, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"found an unknown key{hint}, expected one of {', '.join(allowed)}"
+
+
+def _homes(key: str) -> list[str]:
+    """Where a key belongs that stands in the wrong section."""
+    homes = ("parameters", "capabilities", "destination", "guest")
+    models = (SECTIONS.get(home, SyntheticGuest) for home in homes)
+    aliases = [{info.alias for info in model.model_fields.values()} for model in models]
+    return [f"{home}.{key}" for home, known in zip(homes, aliases, strict=True) if key in known]
 
 
 def _allowed(kind: str, mistake: ErrorDetails) -> str:

@@ -13,7 +13,7 @@ from pipeline.destination.receiver import Receiver
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
 from pipeline.guests.synthetic import SyntheticArrival
-from pipeline.progress import Observer, Progress
+from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
@@ -33,7 +33,10 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
     """
     status = StatusMachine(INCOMING_TRANSITIONS)
     timeline = Timeline(status)
-    status.notify(lambda _: observer(Progress(status.status, timeline.elapsed_ms() / 1e3)))
+
+    def tell() -> None:
+        observer(_progress(receiver, status, timeline))
+
     receiver = Receiver(
         uri,
         config.parameters,
@@ -41,7 +44,9 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
         status,
         autostart=config.autostart,
         commit_timeout_s=config.commit_timeout,
+        on_tick=every_so_often(tell),
     )
+    status.notify(lambda _: tell())
     with cancelled_by_signals(receiver.cancel):
         structlog.get_logger().info("listening", socket_address=receiver.engine.link.endpoint)
         warm_up()
@@ -51,6 +56,16 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
         finally:
             if receiver.guest is not None:
                 receiver.guest.close(arrived=status.status is Status.COMPLETED)
+
+
+def _progress(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Progress:
+    """What has arrived; how much is still to come only the source knows."""
+    elapsed_s, arrival = timeline.elapsed_ms() / 1e3, receiver.engine.arrival
+    if arrival is None:
+        return Progress(status.status, elapsed_s)
+    memory = arrival.reassembly
+    received = memory.landed_pages * PAGE_BYTES
+    return Progress(status.status, elapsed_s, memory.round_no, received=received)
 
 
 def _guest_maker(config: Config) -> Callable[[Hello], ArrivingGuest]:

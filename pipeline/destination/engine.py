@@ -5,6 +5,7 @@ and the arrival fills memory.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -38,9 +39,9 @@ class IncomingEngine:
     ConfigError from the constructor where `uri` cannot be listened at.
     """
 
-    arrival: Arrival
+    arrival: Arrival | None = None
 
-    def __init__(self, uri: Uri, cancel: Event) -> None:
+    def __init__(self, uri: Uri, cancel: Event, on_tick: Callable[[int], None]) -> None:
         self._uri = uri
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._fds: list[int] = []
@@ -52,7 +53,7 @@ class IncomingEngine:
         except ConfigError:
             self._context.destroy()
             raise
-        self.pump = IncomingPump(self.link, cancel)
+        self.pump = IncomingPump(self.link, cancel, on_tick)
 
     def prepare(self, hello: c.Hello, blocks: list[GuestBlock], parameters: Parameters) -> None:
         """Start the decompress workers over `blocks`, give them slots, welcome the source."""

@@ -34,9 +34,10 @@ here before the message that opens it."""
 class IncomingPump:
     """Everything that comes in at the destination; owned by the receiver's thread."""
 
-    def __init__(self, link: ControlLink, cancel: Event) -> None:
+    def __init__(self, link: ControlLink, cancel: Event, on_tick: Callable[[int], None]) -> None:
         self._link = link
         self._cancel = cancel
+        self._on_tick = on_tick
         self._arrival: Arrival | None = None
         self._acknowledgement = Acknowledgement()
         self._checked_ns = 0
@@ -107,7 +108,9 @@ class IncomingPump:
             arrival.check_workers(now_ns)
 
     def _tick(self) -> None:
-        self._link.tick(monotonic_ns())
+        now_ns = monotonic_ns()
+        self._link.tick(now_ns)
+        self._on_tick(now_ns)
         if self._cancel.is_set() and not self.committed:
             raise Cancelled("cancelled at the destination")
 

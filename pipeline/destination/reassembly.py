@@ -55,6 +55,8 @@ class Reassembly:
         ]
         self._free = list(range(count))
         self.write_ns = 0
+        self.landed_pages = 0
+        self.round_no = 0
 
     @property
     def applied(self) -> int:
@@ -84,6 +86,8 @@ class Reassembly:
         return landed
 
     def _land(self, batch: Arrived) -> Pages:
+        self.round_no = batch.round_no
+        self.landed_pages += len(batch.pages) // 4
         pages = np.frombuffer(batch.pages, np.uint32)
         kinds = np.frombuffer(batch.kinds, np.uint8)
         if self._expected is not None:

@@ -41,6 +41,7 @@ class Receiver:
         *,
         autostart: bool,
         commit_timeout_s: float,
+        on_tick: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._parameters = parameters
         self._make_guest = make_guest
@@ -49,7 +50,7 @@ class Receiver:
         self._commit_timeout_s = commit_timeout_s
         self._run_state = "running"
         self.cancel = Event()
-        self.engine = IncomingEngine(uri, self.cancel)
+        self.engine = IncomingEngine(uri, self.cancel, on_tick)
         self.guest: ArrivingGuest | None = None
         self.runs_here = False
         self.error: str | None = None
@@ -96,6 +97,7 @@ class Receiver:
     def _verify(self, question: c.Verify) -> None:
         """Compare all memory with what was sent, and tell the source which pages differ."""
         pump, link, arrival = self.engine.pump, self.engine.link, self.engine.arrival
+        assert arrival is not None, "prepared before memory is taken"
         pump.wait(lambda: arrival.reassembly.applied >= question.last_seq)
         arrival.compare(question.digests)
         pump.wait(lambda: arrival.all_compared)

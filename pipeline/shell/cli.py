@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -17,6 +18,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.progress import Observer
 from pipeline.result import Result, exit_code, write_result
+from pipeline.shell.signals import interrupted_once
 from protocol.errors import ConfigError, MigrationError
 from protocol.status import Status
 from protocol.uri import Uri, parse_uri
@@ -25,7 +27,6 @@ CLICK_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 """ClickException: newer releases of typer carry their own copy of click."""
 
 app = typer.Typer(
-    help="Moves the memory of a running guest while it goes on working.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -43,6 +44,22 @@ JsonPath = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"pageferry {version('pageferry')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it, and exit."),
+    ] = False,
+) -> None:
+    """Moves the memory of a running guest while it goes on working."""
 
 
 @app.command()
@@ -65,7 +82,9 @@ def run(
 
 @app.command()
 def incoming(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; may be left out.")
+    ] = None,
     uri: UriOption = None,
     stay: Annotated[
         float | None,
@@ -157,7 +176,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     except CLICK_ERROR as error:
         return _complain(error.format_message(), 2)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return _complain("cancelled", 130)
     return code or 0
 
 
@@ -165,17 +184,32 @@ def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, 
     """Run `migration`, show and write its result; the exit code."""
     if json_path is not None and json_path != "-":
         _check_writable(Path(json_path))
-    from pipeline.shell.display import observing, summary
+    from pipeline.shell.display import summary
     from pipeline.shell.logs import configure_logging
 
     configure_logging(quiet=quiet)
-    with observing(quiet=quiet) as observer:
-        result = migration(observer)
+    with interrupted_once():
+        result = _result_of(migration, quiet=quiet)
     if json_path is not None:
         write_result(result, json_path)
     if result.status is Status.COMPLETED and not quiet and json_path != "-":
         sys.stdout.write(summary(result))
     return _report_end(result)
+
+
+def _result_of(migration: Callable[[Observer], Result], *, quiet: bool) -> Result:
+    """How `migration` ended, even where it did not get as far as to say so itself."""
+    from pipeline.shell.display import observing
+
+    try:
+        with observing(quiet=quiet) as observer:
+            return migration(observer)
+    except ConfigError:
+        raise
+    except KeyboardInterrupt:
+        return Result(status=Status.CANCELLED, error_desc="cancelled")
+    except MigrationError as error:
+        return Result(status=Status.FAILED, error_desc=str(error))
 
 
 def _report_end(result: Result) -> int:

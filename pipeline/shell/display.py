@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 1.0
 _BAR_COLUMNS = 10
-"""The whole line then fits into 80 columns."""
+_PLAIN_ONLY = {"left", "wire"}
+"""The whole live line then fits into 80 columns."""
 
 
 class _Rising:
@@ -29,8 +30,10 @@ class _Rising:
     def __init__(self) -> None:
         self._highest = 0.0
 
-    def clamp(self, percent: float) -> float:
-        self._highest = max(self._highest, min(percent, 100.0))
+    def clamp(self, progress: Progress) -> float | None:
+        if progress.percent is None:
+            return None
+        self._highest = max(self._highest, min(progress.percent, 100.0))
         return self._highest
 
 
@@ -44,16 +47,14 @@ class PlainDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show `progress` if it is due."""
-        percent = self._rising.clamp(progress.percent)
+        percent = self._rising.clamp(progress)
         place = (progress.status, progress.round_no)
         if place == self._place and progress.elapsed_s - self._told_s < _LINE_EVERY_S:
             return
         self._place, self._told_s = place, progress.elapsed_s
         facts = "".join(f", {name} {text}" for name, text in _facts(progress))
-        left = format_bytes(progress.remaining)
-        sys.stderr.write(
-            f"{progress.elapsed_s:.1f} s: {progress.status}, {percent:.0f} %, {left} left{facts}\n"
-        )
+        far = "" if percent is None else f", {percent:.0f} %"
+        sys.stderr.write(f"{progress.elapsed_s:.1f} s: {progress.status}{far}{facts}\n")
         sys.stderr.flush()
 
 
@@ -66,20 +67,22 @@ class LiveDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show `progress` now."""
-        percent = self._rising.clamp(progress.percent)
+        percent = self._rising.clamp(progress)
         self._live.update(_live_table(progress, percent), refresh=True)
 
 
-def _live_table(progress: Progress, percent: float) -> "Table":
+def _live_table(progress: Progress, percent: float | None) -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    facts = _facts(progress)
+    facts = [fact for fact in _facts(progress) if fact[0] not in _PLAIN_ONLY]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ["status", f"{percent:.0f} %", *(name for name, _ in facts)]:
+    far = "" if percent is None else f"{percent:.0f} %"
+    for column in ["status", far, *(name for name, _ in facts)]:
         table.add_column(column, no_wrap=True)
-    bar = ProgressBar(total=100, completed=percent, width=_BAR_COLUMNS)
-    table.add_row(str(progress.status), bar, *(text for _, text in facts))
+    bar = ProgressBar(total=100, completed=percent or 0, width=_BAR_COLUMNS)
+    status, texts = str(progress.status), [text for _, text in facts]
+    table.add_row(status, "" if percent is None else bar, *texts)
     return table
 
 
@@ -88,12 +91,19 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
     dirty = progress.dirty_pages_rate
     known = [
         ("round", str(progress.round_no) if progress.round_no else None),
-        ("rate", _rate(progress.guest_rate)),
+        ("received", _size(progress.received)),
+        ("left", _size(progress.remaining)),
+        ("wire", _rate(progress.wire_rate)),
+        ("memory", _rate(progress.guest_rate)),
         ("dirty", None if dirty is None else _rate(dirty * PAGE_BYTES)),
         ("ratio", None if progress.ratio is None else f"{progress.ratio:.2f}"),
-        ("expected downtime", _ms(progress.expected_downtime_ms)),
+        ("downtime", _ms(progress.expected_downtime_ms)),
     ]
     return [(name, text) for name, text in known if text is not None]
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else format_bytes(count)
 
 
 def _rate(rate: float | None) -> str | None:
@@ -136,7 +146,7 @@ def _summary_rows(result: Result) -> list[tuple[str, str | None]]:
         ("verified", _verified(result)),
         ("self-check", result.self_check),
         ("tracker", _tracker(result)),
-        ("guest alive", result.guest_alive),
+        ("guest alive", _alive(result)),
     ]
 
 
@@ -159,6 +169,12 @@ def _wire(result: Result) -> str | None:
         return text
     ratio = guest_bytes / result.ram.transferred
     return f"{text} for {format_bytes(guest_bytes)} of memory, ratio {ratio:.2f}"
+
+
+def _alive(result: Result) -> str | None:
+    """A guest that came to a command of ours ends with it."""
+    there = result.guest_alive == "destination" and result.self_check is not None
+    return "destination, until this command ended" if there else result.guest_alive
 
 
 def _verified(result: Result) -> str:

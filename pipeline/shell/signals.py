@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM ask for an end; the engine sees it at its next tick."""
+"""SIGINT and SIGTERM ask for an end: an exception before the engine runs, then a flag that it
+sees at its next tick."""
 
 import signal
 from collections.abc import Iterator
@@ -20,3 +21,21 @@ def cancelled_by_signals(cancel: Event) -> Iterator[None]:
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_once() -> Iterator[None]:
+    """While this lasts the first signal is a KeyboardInterrupt; those after it change nothing,
+    so that what has to be cleared up is."""
+    before = [signal.signal(number, _interrupt) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)  # no SIG_IGN: children would inherit it
+    raise KeyboardInterrupt

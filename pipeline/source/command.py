@@ -8,7 +8,7 @@ from pipeline.guests.base import SourceGuest
 from pipeline.guests.file import FileGuest
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.guests.workload import Workload
-from pipeline.progress import Observer
+from pipeline.progress import Observer, every_so_often
 from pipeline.result import Result
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.source.coordinator import Coordinator
@@ -18,8 +18,6 @@ from pipeline.tracking.choice import start_tracking
 from protocol.status import StatusMachine
 from protocol.uri import Uri
 from workers.pool import warm_up
-
-PROGRESS_NS = 250_000_000
 
 
 def make_guest(config: Config) -> SourceGuest:
@@ -63,14 +61,11 @@ def _send(
     watch: Callable[[], None],
 ) -> Result:
     timeline = Timeline(status)
-    shown_ns = 0
+    show = every_so_often(lambda: observer(progress_of(coordinator, status, timeline)))
 
     def on_tick(now_ns: int) -> None:
-        nonlocal shown_ns
         watch()
-        if now_ns - shown_ns >= PROGRESS_NS:
-            shown_ns = now_ns
-            observer(progress_of(coordinator, status, timeline))
+        show(now_ns)
 
     tracking = start_tracking(config.tracker, guest)
     coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)

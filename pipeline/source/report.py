@@ -36,11 +36,11 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
         percent=100.0 * done_bytes / whole if whole else 0.0,
         transferred=statistics.wire_bytes,
         remaining=remaining,
-        guest_rate=windows.bandwidth * 1e3,
+        guest_rate=windows.bandwidth * 1e3 or None,
         wire_rate=windows.mbps * 1e6 / 8 if windows.mbps >= 0 else None,
-        dirty_pages_rate=statistics.dirty_pages_rate,
+        dirty_pages_rate=statistics.dirty_pages_rate or None,
         ratio=statistics.ratio,
-        expected_downtime_ms=coordinator.rounds.expected_downtime_ms,
+        expected_downtime_ms=coordinator.rounds.expected_downtime_ms if windows.bandwidth else None,
     )
 
 

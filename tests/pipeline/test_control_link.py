@@ -331,7 +331,7 @@ def test_a_port_that_is_taken_is_the_users_mistake(context: Context) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on tcp://127.0.0.1:{port}: Address"):
+        with pytest.raises(ConfigError, match=f"cannot listen on tcp:127.0.0.1:{port}: Address"):
             ControlLink.bind(context, parse_uri(f"tcp:127.0.0.1:{port}"))
 
 
@@ -362,10 +362,10 @@ def test_a_free_port_is_picked_and_told(context: Context) -> None:
         assert int(port) > 0
 
 
-@pytest.mark.parametrize("uri", ["tcp:127.0.0.1:0", "tcp:a/b:1"])
+@pytest.mark.parametrize("uri", ["tcp:127.0.0.1:0", "tcp:127.0.0.1.1.1:0"])
 def test_an_address_that_nobody_can_be_at(context: Context, uri: str) -> None:
     """A traceback of ZeroMQ for a user's mistake."""
-    with pytest.raises(ConfigError, match="uri: cannot connect to tcp://"):
+    with pytest.raises(ConfigError, match="uri: cannot connect to tcp:"):
         ControlLink.connect(context, parse_uri(uri), SESSION)
 
 

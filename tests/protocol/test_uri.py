@@ -35,6 +35,8 @@ def test_a_uri_becomes_endpoints(text: str, uri: Uri, endpoint: str, data: str |
         ("TCP:h:1", "'TCP:h:1' is not a valid migration protocol"),
         ("tcp:h", "'tcp:h' has no port, expected tcp:HOST:PORT"),
         ("tcp:h:", "has no port"),
+        ("tcp://h:1", "has //, expected tcp:HOST:PORT"),
+        ("tcp:a/b:1", "has no port"),
         ("tcp:h:-1", "has no port"),
         ("tcp:h:http", "has no port"),
         ("tcp:h:80 ", "has no port"),

@@ -125,7 +125,7 @@ def test_codec_without_its_package(
         return None if name == package else find_spec(name)
 
     monkeypatch.setattr(environment, "find_spec", without)
-    expected = f"codec: {codec} needs the package {package}: pip install 'pageferry[codecs]'"
+    expected = f"codec: {codec} needs the package {package}: pip install {package}"
     assert refusal(config(codec=codec)) == expected
     off = config(codec=codec, capabilities={"compress": False})
     check_environment(off, source=True, destination=True)

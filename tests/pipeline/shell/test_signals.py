@@ -5,7 +5,7 @@ from threading import Event, Thread
 
 import pytest
 
-from pipeline.shell.signals import SIGNALS, cancelled_by_signals
+from pipeline.shell.signals import SIGNALS, cancelled_by_signals, interrupted_once
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -51,3 +51,14 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == before
+
+
+def test_only_the_first_signal_interrupts() -> None:
+    """A second Ctrl-C in the middle of clearing up: workers, sockets and a result lost."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with interrupted_once():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        for number in SIGNALS:
+            signal.raise_signal(number)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
