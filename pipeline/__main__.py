@@ -1,11 +1,21 @@
 """Start of the command. Imports next to nothing: every worker process imports it again."""
 
+import os
 import signal
+from pathlib import Path
+
+
+def import_from_here_alone() -> None:
+    """No process that is started from now on runs code that lies in the current folder."""
+    root, others = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, others)))
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
+    import_from_here_alone()
     try:
         from pipeline.shell.cli import run_command
 

@@ -15,10 +15,10 @@ import zmq
 
 from pipeline.liveness import SILENCE_SECONDS, Liveness, Repetition
 from protocol.channel import Channel, session_of
-from protocol.control import Alive, AnyMessage, Cancel, Failed
+from protocol.control import Alive, AnyMessage, Cancel, Failed, Hello
 from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_CONTROL_BYTES
-from protocol.session import Role, Session, Stage
+from protocol.session import Role, Session
 from protocol.uri import Uri, plain_endpoint
 from workers.link import remove_socket
 
@@ -34,6 +34,7 @@ class ControlLink:
         self.socket = socket
         self._uri = uri
         self._route: list[bytes] = []
+        self._was_heard = False
         self._channel: Channel | None = None
         self.session = Session(role)
         self._peer_name = "source" if role == "destination" else "destination"
@@ -85,6 +86,11 @@ class ControlLink:
         return self._channel.session if self._channel else b""
 
     @property
+    def heard_ns(self) -> int:
+        """When the peer was heard last, in monotonic ns."""
+        return self._liveness.heard_ns
+
+    @property
     def all_acknowledged(self) -> bool:
         """Whether the peer has heard everything."""
         return self._channel is None or self._channel.first_unacknowledged is None
@@ -123,20 +129,22 @@ class ControlLink:
             if route != self._route or isinstance(error, FrameDamaged):
                 return None  # a stranger; or what will be repeated
             raise
-        self._route = route
+        self._route, self._was_heard = route, True
         self._liveness.heard(monotonic_ns())
         return message
 
     def _accept(self, route: list[bytes], envelope: bytes) -> None:
-        """The first that speaks our protocol is the source; others are not heard."""
+        """The first that says hello is the source; others are not heard."""
         try:
-            session_id = session_of(envelope)
+            channel = Channel(session_of(envelope))
+            is_hello = isinstance(Channel(channel.session).incoming(envelope), Hello)
         except FrameDamaged:
             return  # it will be repeated
         except RemoteProtocolError as error:
             self._refuse(route, envelope, error)
             return
-        self._route, self._channel = route, Channel(session_id)
+        if is_hello:
+            self._route, self._channel = route, channel
 
     def _refuse(self, route: list[bytes], envelope: bytes, error: RemoteProtocolError) -> None:
         """Tell a stranger why, in an envelope that it may be able to read."""
@@ -164,7 +172,7 @@ class ControlLink:
             raise PeerLost(self._silence())
 
     def _silence(self) -> str:
-        if self.session.role == "source" and self.session.stage is Stage.GREETED:
+        if not self._was_heard:
             return f"nobody answers at {self._uri}: is a destination there, and free?"
         return f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
 

@@ -14,7 +14,7 @@ class Liveness:
 
     def __init__(self, now_ns: int) -> None:
         self._spoke_ns = now_ns
-        self._heard_ns = now_ns
+        self.heard_ns = now_ns
 
     def spoke(self, now_ns: int) -> None:
         """Something was sent."""
@@ -22,7 +22,7 @@ class Liveness:
 
     def heard(self, now_ns: int) -> None:
         """Something came in."""
-        self._heard_ns = now_ns
+        self.heard_ns = now_ns
 
     def owes_heartbeat(self, now_ns: int) -> bool:
         """Whether the other end has heard nothing for a second."""
@@ -30,7 +30,7 @@ class Liveness:
 
     def is_lost(self, now_ns: int, patience_s: float = SILENCE_SECONDS) -> bool:
         """Whether the other end has said nothing for `patience_s`."""
-        return now_ns - self._heard_ns >= patience_s * 1e9
+        return now_ns - self.heard_ns >= patience_s * 1e9
 
 
 class Repetition:

@@ -4,6 +4,7 @@ Filled by the engine when a migration has ended. Times are milliseconds, sizes
 bytes, shares 0 to 1; what was not reached is None (null).
 """
 
+import os
 import sys
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -143,11 +144,23 @@ def write_result(result: Result, path: str) -> None:
     text = encode_result(result)
     target = Path(path).resolve()
     if path == "-":
-        sys.stdout.write(text)
+        write_out(text)
     elif target.exists() and not target.is_file():
         target.write_text(text)
     else:
         _replace(target, text)
+
+
+def write_out(text: str) -> None:
+    """`text` to standard output, all of it now; OSError where that is closed or full."""
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the exit again
+        raise
 
 
 def _replace(target: Path, text: str) -> None:

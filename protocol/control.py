@@ -118,7 +118,7 @@ class Mismatch(Message, frozen=True):
     """Destination: pages whose bytes in memory are not what was sent, uint32 each."""
 
     block: BlockNo
-    pages: Annotated[bytes, Meta(max_length=4 * limits.PAGES_A_MESSAGE)]
+    pages: Annotated[bytes, Meta(min_length=4, max_length=4 * limits.PAGES_A_MESSAGE)]
 
     def __post_init__(self) -> None:
         _check_whole(self.pages, 4)

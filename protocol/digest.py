@@ -15,3 +15,9 @@ def digest_of(head: Buffer, at: int, *rest: Buffer) -> int:
     for part in rest:
         state.update(part)
     return state.intdigest()
+
+
+def page_seed(session: bytes) -> int:
+    """The seed of the page hashes of a session: a guest that could know it could make two pages
+    of one hash, of which only the first would travel."""
+    return int.from_bytes(session[:8], "little")

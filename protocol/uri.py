@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, RemoteProtocolError
 
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/\[\]\s]*):(?P<port>[0-9]{1,5})")
-_ANY_ADDRESS = re.compile(r"^tcp://(0\.0\.0\.0|\[::\]):")
+_PORT_OF = re.compile(r"tcp://.+:(?P<port>[0-9]{1,5})")
 _MAPPED_ADDRESS = re.compile(r"^tcp://\[::ffff:(?P<ipv4>[0-9.]+)\]:")
 UNIX_PATH_BYTES = 103
 """A socket's address has room for 107 bytes; the workers' have .0 to .254 behind the path."""
@@ -40,8 +40,18 @@ class Uri:
         return f"tcp://{self.host}:*"
 
     def reachable(self, endpoint: str) -> str:
-        """`endpoint` of a peer found at this URI: at its host, where it listens on any address."""
-        return _ANY_ADDRESS.sub(lambda _: f"tcp://{self.host}:", endpoint)
+        """Where a peer found at this URI listens, if it says `endpoint`.
+
+        Over tcp that is a port of the same host: what the host calls itself need not be what it
+        is called here, and no peer sends our memory elsewhere. RemoteProtocolError for an
+        endpoint of another kind.
+        """
+        match = _PORT_OF.fullmatch(endpoint)
+        if self.scheme == "tcp" and match:
+            return f"tcp://{self.host}:{match['port']}"
+        if self.scheme == "unix" and endpoint.startswith("ipc:///"):
+            return endpoint
+        raise RemoteProtocolError(f"{endpoint!r} is no endpoint of a peer at {self}")
 
 
 def parse_uri(text: str) -> Uri:
@@ -56,7 +66,12 @@ def parse_uri(text: str) -> Uri:
 
 
 def _parse_unix(text: str, path: str) -> Uri:
-    size = len(path.encode())
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"uri: {text!r} is no UTF-8") from None
+    if "\0" in path:
+        raise ConfigError(f"uri: {text!r} has a path with a NUL")
     if size > UNIX_PATH_BYTES:
         raise ConfigError(
             f"uri: {text!r} has a path of {size} bytes, expected at most {UNIX_PATH_BYTES}"

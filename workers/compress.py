@@ -12,7 +12,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from protocol.digest import Buffer
+from protocol.digest import Buffer, page_seed
 from protocol.frames import Batch, PageKind, encode_batch
 from workers.codecs import compress
 from workers.lanes import Lanes
@@ -21,6 +21,9 @@ from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
 from workers.messages import Connect, Reconnect, ScanJob, Scanned, SendJob, Sent, Stop, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
+
+LONGEST_POLL_MS = 60_000
+"""A poll takes its timeout as an int of 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class CompressWorker:
         self._settings = settings
         self._link = link
         self._live = LiveSettings(settings.live.fd)
-        self._buffer = PageBuffer(settings.batch_pages)
-        self._hasher = TableHasher()
+        seed = page_seed(settings.session)
+        self._buffer = PageBuffer(settings.batch_pages, seed=seed)
+        self._hasher = TableHasher(seed)
         self._lanes = Lanes(context, link, settings.session, settings.address.worker)
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
 
@@ -161,7 +165,7 @@ class CompressWorker:
         began = monotonic_ns()
         leaves_ns = began + self._live.draw(len(head) + len(payload), began)
         while (left_ns := leaves_ns - monotonic_ns()) > 0:
-            self._link.wait(timeout_ms=-(-left_ns // 1_000_000))
+            self._link.wait(timeout_ms=min(-(-left_ns // 1_000_000), LONGEST_POLL_MS))
         while not self._has_sent(lane, [head, payload]):
             events = [(monitor, zmq.POLLIN) for monitor in self._lanes.monitors]
             self._link.wait((self._lanes.socket(lane), zmq.POLLOUT), *events)

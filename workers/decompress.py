@@ -11,6 +11,7 @@ from time import thread_time_ns
 import numpy as np
 import zmq
 
+from protocol.digest import page_seed
 from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
 from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello, maybe_seq
 from protocol.limits import PAGE_BYTES
@@ -65,7 +66,7 @@ class DecompressWorker:
         self._slots = memoryview(mapped_bytes(settings.slots.fd))
         self._granted: list[int] = []
         self._read_backs: list[ReadBack] = []
-        self._hasher = TableHasher()
+        self._hasher = TableHasher(page_seed(settings.limits.session))
         self._tables = maybe_page_hashes(settings.hashes, settings.limits.block_pages)
 
     def run(self) -> None:

@@ -7,7 +7,7 @@ write to a fresh page costs 0.45 s per GiB that way and 1.2 s through a mapping.
 import errno
 import os
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice, pairwise, repeat
 
 import numpy as np
 import xxhash
@@ -22,7 +22,9 @@ VOID_HASH = 0
 HASH_PIECE_PAGES = 256
 """1 MiB, which stays in the core's own cache between read and hash: 0.26 s of processor
 time for a GiB, 0.29 s at 64 pages; reading alone takes 0.21 s."""
-ZERO_HASH = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES))
+ZERO_HASH = 1
+"""Stands for the hash of a page that is all zeros, whatever the seed."""
+_INSTEAD_OF_VOID = 2
 
 Pages = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
@@ -45,13 +47,17 @@ class PageBuffer:
     """A reused buffer of `capacity` pages; whoever holds it owns what it contains.
 
     `words` is uint64 of shape (capacity, 512). `memory` is any writable buffer, or
-    None to allocate one.
+    None to allocate one; `seed` that of the hashes.
     """
 
-    def __init__(self, capacity: int, memory: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self, capacity: int, memory: NDArray[np.uint8] | None = None, *, seed: int = 0
+    ) -> None:
         flat = np.empty(capacity * PAGE_BYTES, np.uint8) if memory is None else memory
         self.bytes = memoryview(flat)
         self.words = flat.view(np.uint64).reshape(capacity, WORDS_A_PAGE)
+        self._seed = seed
+        self._zero = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES), seed)
         self._views = [
             self.bytes[start : start + PAGE_BYTES] for start in range(0, len(flat), PAGE_BYTES)
         ]
@@ -77,9 +83,13 @@ class PageBuffer:
         return found
 
     def hashes(self, count: int) -> Hashes:
-        """XXH3-64 of the first `count` pages, uint64 of shape (count,)."""
-        digests = map(xxhash.xxh3_64_intdigest, islice(self._views, count))
-        return np.fromiter(digests, np.uint64, count)
+        """XXH3-64 of the first `count` pages, uint64 of shape (count,); never VOID_HASH, and
+        ZERO_HASH for a page that is all zeros."""
+        digests = map(xxhash.xxh3_64_intdigest, islice(self._views, count), repeat(self._seed))
+        hashes = np.fromiter(digests, np.uint64, count)
+        hashes[hashes == VOID_HASH] = _INSTEAD_OF_VOID
+        hashes[hashes == self._zero] = ZERO_HASH
+        return hashes
 
     def gather(self, wanted: NDArray[np.bool_]) -> memoryview:
         """The bytes of the wanted pages among the first len(wanted); no copy where all are."""
@@ -96,8 +106,8 @@ def differing(hashes: Hashes, table: Hashes) -> NDArray[np.bool_]:
 class TableHasher:
     """Compares pages of a block with a hash table; owns a buffer of HASH_PIECE_PAGES."""
 
-    def __init__(self) -> None:
-        self._buffer = PageBuffer(HASH_PIECE_PAGES)
+    def __init__(self, seed: int) -> None:
+        self._buffer = PageBuffer(HASH_PIECE_PAGES, seed=seed)
 
     def differing(self, fd: int, pages: Pages, table: Hashes) -> Pages:
         """Those of rising `pages` whose hash is not the one in the block's `table`."""

@@ -70,7 +70,7 @@ def warm_up() -> None:
     """
     _context()
     resource_tracker.ensure_running()  # it would unblock the signal again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         ensure_running()
     finally:
@@ -88,7 +88,8 @@ class Pool:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], stage: str) -> None:
         self._stage = stage
         self._folder = Path(tempfile.mkdtemp(prefix="pageferry-"))
-        self._launch: Callable[[int], WorkerProcess] | None = None
+        self.socket = _bound(context, self._folder)
+        self._launch: Callable[[int, Callable[[], None]], WorkerProcess] | None = None
         self._processes: dict[int, WorkerProcess] = {}
         self._number = 0
         self._lost = 0
@@ -96,9 +97,6 @@ class Pool:
         self._heard: deque[Heard] = deque()
         self._ended = select.epoll()
         self.endpoints: dict[int, str] = {}
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.bind(PoolAddress(self._folder, 0).endpoint)
 
     @property
     def ended(self) -> int:
@@ -123,20 +121,19 @@ class Pool:
         """
         forkserver = _context()
 
-        def launch(worker: int) -> WorkerProcess:
+        def launch(worker: int, tick: Callable[[], None]) -> WorkerProcess:
             made = settings(PoolAddress(self._folder, worker))
-            return WorkerProcess(forkserver, f"{self._stage} worker {worker}", body, made)
+            return WorkerProcess(forkserver, f"{self._stage} worker {worker}", body, made, tick)
 
         self._launch = launch
         for _ in range(count):
-            self._add()
-            tick()
+            self._add(tick)
         self._wait_until_up(tick)
 
-    def _add(self) -> None:
+    def _add(self, tick: Callable[[], None]) -> None:
         worker, self._number = self._number, self._number + 1
         assert self._launch is not None, "start says how"
-        self._processes[worker] = self._launch(worker)
+        self._processes[worker] = self._launch(worker, tick)
         self._ended.register(self._processes[worker].pidfd, select.EPOLLIN)
 
     def _wait_until_up(self, tick: Callable[[], None]) -> None:
@@ -213,16 +210,17 @@ class Pool:
             self._take_in()  # its own word for what went wrong is raised here
         return f"{process.name} (pid {process.pid}) died, exit code {code}"
 
-    def replace(self, loss: Loss) -> None:
+    def replace(self, loss: Loss, tick: Callable[[], None]) -> None:
         """Make sure that a worker is dead, and start another one, which says `Up` in time.
 
-        WorkerError, with the reason of this loss, when too many were lost.
+        `tick` is called all the while. WorkerError, with the reason of this loss, when too many
+        were lost.
         """
         self._lost += 1
         self._remove(loss.worker)
         if self._lost > REPLACEMENTS:
             raise WorkerError(f"{loss.reason}; {self._lost} {self._stage} workers were lost")
-        self._add()
+        self._add(tick)
 
     def _remove(self, worker: int) -> None:
         process = self._processes.pop(worker)
@@ -246,6 +244,19 @@ class Pool:
         wake_fork_server()
         self.socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _bound(context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> zmq.Socket[bytes]:
+    """The pool's socket; WorkerError, and no folder, where it cannot be had."""
+    try:
+        socket = context.socket(zmq.ROUTER)
+        socket.linger = 0
+        socket.bind(PoolAddress(folder, 0).endpoint)
+    except zmq.ZMQError as error:
+        shutil.rmtree(folder)
+        why = zmq.strerror(error.errno or 0)
+        raise WorkerError(f"no socket for workers in {folder}: {why}; TMPDIR moves it") from None
+    return socket
 
 
 def _as_error(who: str, message: Broken) -> Exception:

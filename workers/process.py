@@ -12,12 +12,14 @@ from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 from protocol.errors import WorkerError
 
 FORK_SECONDS = 10.0
 """For the fork server, which imports what the workers need first: 0.3 s on an idle machine."""
+TICK_SECONDS = 0.05
 REAP_SECONDS = 1.0
 
 
@@ -25,19 +27,27 @@ class WorkerProcess:
     """A process that runs `body(settings)`; WorkerError where it cannot be started in time."""
 
     def __init__(
-        self, context: ForkServerContext, name: str, body: Callable[[Any], None], settings: object
+        self,
+        context: ForkServerContext,
+        name: str,
+        body: Callable[[Any], None],
+        settings: object,
+        tick: Callable[[], None],
     ) -> None:
         self.name = name
         self._process = context.Process(target=body, args=(settings,), name=name)
-        self._start()
+        self._start(tick)
         self.pid: int = self._process.pid or 0
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
             raise WorkerError(f"{name} ended as soon as it was started") from None
 
-    def _start(self) -> None:
-        """Start it, by a thread of its own: a fork server that is stopped never answers."""
+    def _start(self, tick: Callable[[], None]) -> None:
+        """Start it, by a thread of its own: a fork server that is stopped never answers.
+
+        `tick` is called all the while.
+        """
         failure: list[Exception] = []
 
         def start() -> None:
@@ -48,7 +58,10 @@ class WorkerProcess:
 
         thread = Thread(target=start, daemon=True)
         thread.start()
-        thread.join(FORK_SECONDS)
+        deadline = monotonic() + FORK_SECONDS
+        while thread.is_alive() and monotonic() < deadline:
+            thread.join(TICK_SECONDS)
+            tick()
         if thread.is_alive():
             raise WorkerError(f"the fork server did not start {self.name} in {FORK_SECONDS:.0f} s")
         if failure:

@@ -4,6 +4,7 @@ Each refusal is one line that names the key, what was found and what would do.
 """
 
 import os
+import resource
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from pipeline.config.model import Config, FileGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 
+FILES, FILES_A_WORKER = 64, 8
+"""Open files, with room: a command was seen to have 23 and 4 for each of its workers, a worker
+20 and 3 for each of the other end's that it is connected to."""
 _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 """Codec → the package that it needs, where that is an optional one."""
 
@@ -18,6 +22,14 @@ _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 def check_environment(config: Config, *, source: bool, destination: bool) -> None:
     """ConfigError for what is missing here, for the ends that are to run on this machine."""
     check_codec(config.effective_codec)
+    _allow_open_files(config)
+    try:
+        _check_paths(config, source=source, destination=destination)
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL
+        raise ConfigError(f"a path that cannot be: {error}") from None
+
+
+def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
     if source and isinstance(config.guest, FileGuest):
         _check_guest(config.guest)
     target = config.destination.path
@@ -25,6 +37,17 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
         _check_target(target)
         if source and isinstance(config.guest, FileGuest) and target.exists():
             _check_different(config.guest.path, target)
+
+
+def _allow_open_files(config: Config) -> None:
+    """Raise the limit of open files as far as the workers need it; ConfigError where we may not."""
+    threads = config.parameters.compress_threads + config.parameters.decompress_threads
+    needed = FILES + FILES_A_WORKER * threads
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(f"the limit of open files is {hard}, {needed} are needed: ulimit -n")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def check_codec(codec: str) -> None:

@@ -5,6 +5,7 @@ that are idle. Owned by the receiver's thread.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 import xxhash
@@ -86,14 +87,17 @@ class Arrival:
             granted.update(slots)
             self.pool.send(worker, Grant(slots))
 
-    def check_workers(self, now_ns: int) -> None:
+    def check_workers(self, now_ns: int, tick: Callable[[], None]) -> None:
         """Ask the workers; replace those that are dead or hang. The source redoes what was on
-        its way to one, when it hears where the other one listens."""
+        its way to one, when it hears where the other one listens.
+
+        `tick` is called while one is started.
+        """
         self.pool.ask(now_ns)
         for loss in self.pool.losses(now_ns):
             structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
             lane = self._lanes.index(loss.worker)
-            self.pool.replace(loss)
+            self.pool.replace(loss, tick)
             self._lanes[lane] = self.pool.workers[-1]
             self.reassembly.free(self._granted.pop(loss.worker, ()))
             job = self._asked.pop(loss.worker, None)

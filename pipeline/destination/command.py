@@ -24,6 +24,9 @@ from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
 from workers.pool import warm_up
 
+TABLE_BYTES_A_PAGE = 16
+"""Expected hash 8, newest read-back job 4, marks for written, wrong and a comparison."""
+
 
 def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
     """Take one guest in at `uri`, and keep it for `stay` seconds once it runs.
@@ -85,14 +88,30 @@ def _guest_maker(config: Config) -> Callable[[Hello], ArrivingGuest]:
 
 
 def _check_room(hello: Hello, path: Path | None) -> None:
-    """GuestError for a guest that is larger than all the memory, or the file system, there is."""
-    size_bytes = sum(block.pages for block in hello.blocks) * PAGE_BYTES
+    """GuestError for a guest that there is no room for: its memory, and the tables about it.
+
+    A guest that runs on here writes into its holes, too; of a file they stay holes.
+    """
+    pages = sum(block.pages for block in hello.blocks)
+    here = psutil.virtual_memory()
     where = None if path is None else path.parent
-    room = shutil.disk_usage(where).total if where else psutil.virtual_memory().total
-    if size_bytes > room:
+    room = here.total if where is None else _room(where, path, all_of_it=hello.kind == "file")
+    if pages * PAGE_BYTES > room:
         raise GuestError(
-            f"the guest has {size_bytes} bytes of memory, {where or 'this machine'} has {room}"
+            f"the guest has {pages * PAGE_BYTES} bytes of memory,"
+            f" {where or 'this machine'} has room for {room}"
         )
+    if pages * TABLE_BYTES_A_PAGE > here.available:
+        raise GuestError(f"no room for the tables about a guest of {pages} pages")
+
+
+def _room(where: Path, path: Path | None, *, all_of_it: bool) -> int:
+    """The bytes that fit into the file system of folder `where`; what `path` takes is free."""
+    usage = shutil.disk_usage(where)
+    if all_of_it:
+        return usage.total
+    taken = path.stat().st_blocks * 512 if path is not None and path.exists() else 0
+    return usage.free + taken
 
 
 def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:

@@ -105,6 +105,8 @@ class IncomingEngine:
                 remove_socket(self._uri.data_endpoint(worker))
         if self._reassembly is not None:
             self._reassembly.close()
+        self.arrival = self._reassembly = None  # whoever still knows us keeps no memory mapped
+        self.pump.forget()
         self.link.close()
         self._context.destroy()
         while self._fds:

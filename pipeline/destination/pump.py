@@ -55,6 +55,10 @@ class IncomingPump:
         for source in (arrival.pool.socket, arrival.pool.ended):
             self._poller.register(source, zmq.POLLIN)
 
+    def forget(self) -> None:
+        """It is over: let go of the memory that frames arrived in."""
+        self._arrival = None
+
     def wait(self, until: Callable[[], bool]) -> None:
         """Turn until `until` holds; the errors of workers, peer and user come out here."""
         while not until():
@@ -105,7 +109,7 @@ class IncomingPump:
         now_ns = monotonic_ns()
         if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
             self._checked_ns = now_ns
-            arrival.check_workers(now_ns)
+            arrival.check_workers(now_ns, lambda: self._link.tick(monotonic_ns()))
 
     def _tick(self) -> None:
         now_ns = monotonic_ns()

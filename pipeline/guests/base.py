@@ -68,6 +68,10 @@ class SourceGuest(Protocol):
         """Stop it; the run state that it had ("running" or "paused"). Idempotent."""
         ...
 
+    def check_stopped(self) -> None:
+        """GuestError where it does not stand still any more, though nobody here let it go on."""
+        ...
+
     def resume(self) -> None:
         """Undo `stop`: it runs again if it ran before. Idempotent."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.memory import anonymous_memory, named_memory
+from pipeline.guests.memory import anonymous_memory, mapped_by, named_memory
 from pipeline.guests.writer import Writer
 from protocol.control import BlockInfo
 from protocol.devices import Section
@@ -32,6 +32,8 @@ class FileGuest:
         self.blocks = [_open_block(path)]
         try:
             self._writer = None if pid is None else Writer(pid)
+            if pid is not None:
+                _refuse_other_writers(path, self.blocks[0].fd, pid)
         except GuestError:
             self.close()
             raise
@@ -51,6 +53,11 @@ class FileGuest:
     def stop(self) -> str:
         """Stop the writer; a file without one is "paused", as nothing runs."""
         return "paused" if self._writer is None else self._writer.stop()
+
+    def check_stopped(self) -> None:
+        """GuestError where somebody else has let the writer go on."""
+        if self._writer is not None:
+            self._writer.check_stopped()
 
     def resume(self) -> None:
         """Undo `stop`: a writer that was stopped before stays so."""
@@ -133,6 +140,15 @@ def _open_block(path: Path) -> GuestBlock:
     raise ConfigError(
         f"{path} has {status.st_size} bytes; memory is a multiple of {PAGE_BYTES}, and not empty"
     )
+
+
+def _refuse_other_writers(path: Path, fd: int, pid: int) -> None:
+    """GuestError where a process that nobody will stop has the memory mapped to write to it."""
+    others = set(mapped_by(os.fstat(fd), writable=True)) - {pid}
+    if others:
+        raise GuestError(
+            f"process {min(others)} has {path} mapped for writing, too: only {pid} would be stopped"
+        )
 
 
 def _close(blocks: list[GuestBlock]) -> None:

@@ -187,7 +187,11 @@ def _serve_one(machine: Machine, connection: socket.socket) -> bool:
 
 def main() -> None:
     """Serve the socket whose descriptor is the only argument."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # to a whole process group: a cancel
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # to a whole process group: a cancel
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)

@@ -4,9 +4,13 @@ Owns the rule that a file which some process has mapped is never truncated. Read
 write by descriptor, not through the mapping: reading a hole that way allocates nothing.
 """
 
+import fcntl
 import mmap
 import os
+import re
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,7 @@ def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> tuple[int, bo
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is not a file that memory can land in")
+        _lock(fd, path)
         if cleared or status.st_size != size_bytes:
             _refuse_if_mapped(path, status, size_bytes)
             os.ftruncate(fd, 0 if cleared else size_bytes)
@@ -51,6 +56,14 @@ def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> tuple[int, bo
     return fd, created
 
 
+def _lock(fd: int, path: Path) -> None:
+    """Keep others from landing in the same file, for as long as it is open anywhere."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{path} is locked: another guest lands in it, or lives there") from None
+
+
 def _open_or_create(path: Path) -> tuple[int, bool]:
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
@@ -63,25 +76,26 @@ def _open_or_create(path: Path) -> tuple[int, bool]:
 
 
 def _refuse_if_mapped(path: Path, status: os.stat_result, size_bytes: int) -> None:
-    pid = mapped_by(status)
-    if pid is not None:
+    for pid in mapped_by(status):
         raise ConfigError(
             f"{path} has {status.st_size} bytes, memory of {size_bytes} is to land in it, and"
             f" process {pid} has it mapped: such a file is never truncated"
         )
 
 
-def mapped_by(status: os.stat_result) -> int | None:
-    """A process that has the file of `status` mapped, as far as we may look; else None."""
+def mapped_by(status: os.stat_result, *, writable: bool = False) -> Iterator[int]:
+    """The processes that have the file of `status` mapped, as far as we may look.
+
+    `writable`: only those that can write to it that way.
+    """
     major, minor = os.major(status.st_dev), os.minor(status.st_dev)
-    wanted = f" {major:02x}:{minor:02x} {status.st_ino} ".encode()
+    kind = rb"\S+ .w.s" if writable else rb"\S+ \S+"
+    where = f"{major:02x}:{minor:02x} {status.st_ino} ".encode()
+    wanted = re.compile(rb"^" + kind + rb" \S+ " + where, re.MULTILINE)
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            if wanted in maps.read_bytes():
-                return int(maps.parent.name)
-        except OSError:  # it ended meanwhile, or belongs to somebody else
-            continue
-    return None
+        with suppress(OSError):  # it ended meanwhile, or belongs to somebody else
+            if wanted.search(maps.read_bytes()):
+                yield int(maps.parent.name)
 
 
 class GuestMemory:

@@ -189,6 +189,9 @@ class SyntheticGuest(_Guest):
             self._run_state = self._machine.ask(wire.Stop(), wire.Stopped).run_state
         return self._run_state
 
+    def check_stopped(self) -> None:
+        """Nobody but us lets it go on."""
+
     def resume(self) -> None:
         """Undo `stop`."""
         if self._run_state == "running":

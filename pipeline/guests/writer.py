@@ -39,6 +39,11 @@ class Writer:
         self._wait_until_stopped()
         return "running" if self._stopped else "paused"
 
+    def check_stopped(self) -> None:
+        """GuestError where it runs again, though it was to stand still."""
+        if not self._thread_states() <= _STOPPED:
+            raise GuestError(f"the writer {self.pid} went on while it was to stand still")
+
     def resume(self) -> None:
         """Let it go on, if it was stopped here. Idempotent."""
         if self._stopped:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
@@ -17,7 +18,7 @@ from pipeline.config.environment import check_environment
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.progress import Observer
-from pipeline.result import Result, exit_code, write_result
+from pipeline.result import Result, exit_code, write_out, write_result
 from pipeline.shell.signals import interrupted_once
 from protocol.errors import ConfigError, MigrationError
 from protocol.status import Status
@@ -76,8 +77,7 @@ def run(
     check_environment(loaded, source=True, destination=True)
     from pipeline.shell.local import run as run_here
 
-    arguments = [str(config), *(part for one in sets or [] for part in ("--set", one))]
-    return _perform(lambda observer: run_here(loaded, arguments, observer), json_path, quiet=quiet)
+    return _perform(lambda observer: run_here(loaded, observer), json_path, quiet=quiet)
 
 
 @app.command()
@@ -91,6 +91,7 @@ def incoming(
         typer.Option(
             metavar="SECONDS",
             min=0,
+            max=1e9,
             help="Keep a synthetic guest that arrived this long; default: until it checked itself.",
         ),
     ] = None,
@@ -190,10 +191,13 @@ def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, 
     configure_logging(quiet=quiet)
     with interrupted_once():
         result = _result_of(migration, quiet=quiet)
-    if json_path is not None:
-        write_result(result, json_path)
-    if result.status is Status.COMPLETED and not quiet and json_path != "-":
-        sys.stdout.write(summary(result))
+    try:
+        if json_path is not None:
+            write_result(result, json_path)
+        if result.status is Status.COMPLETED and not quiet and json_path != "-":
+            write_out(summary(result))
+    except OSError as error:  # the guest is where it is, whatever becomes of the words about it
+        _complain(f"the result cannot be written: {error}", 1)
     return _report_end(result)
 
 
@@ -236,5 +240,7 @@ def _uri(option: str | None, config: Config) -> Uri:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"pageferry: {' '.join(message.split())}\n")
+    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    with suppress(OSError, AttributeError):  # nobody listens any more; the code says it, too
+        sys.stderr.write(f"pageferry: {text}\n")
     return code

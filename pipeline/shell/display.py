@@ -5,7 +5,7 @@ Only shows; decides nothing about the migration. The percentage shown never fall
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pipeline.config.units import format_bytes
@@ -117,16 +117,26 @@ def _ms(ms: float | None) -> str | None:
 @contextmanager
 def observing(*, quiet: bool) -> Iterator[Observer]:
     """What to hand to the engine, for as long as the migration runs."""
-    if quiet:
+    if quiet or sys.stderr is None:
         yield lambda _: None
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
 
         with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-            yield LiveDisplay(live)
+            yield _harmless(LiveDisplay(live))
     else:
-        yield PlainDisplay()
+        yield _harmless(PlainDisplay())
+
+
+def _harmless(display: Observer) -> Observer:
+    """A migration goes on, whether somebody can be shown how or not."""
+
+    def show(progress: Progress) -> None:
+        with suppress(OSError):
+            display(progress)
+
+    return show
 
 
 def summary(result: Result) -> str:

@@ -1,8 +1,12 @@
 """Both ends on this machine: the destination as a process of its own, the source here."""
 
+import ctypes
+import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -17,19 +21,20 @@ from protocol.errors import ConfigError, PeerLost
 from protocol.status import Status
 from protocol.uri import parse_uri
 
+_PR_SET_PDEATHSIG = 1
 START_SECONDS = 30.0
 END_SECONDS = 120.0
 """For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
 
 
-def run(config: Config, config_args: list[str], observer: Observer) -> Result:
-    """Migrate the guest of `config` into an `incoming` started with `config_args`.
+def run(config: Config, observer: Observer) -> Result:
+    """Migrate the guest of `config` into an `incoming` of the same configuration.
 
     One result for both ends: the source's, with what only the destination knows.
     """
     with TemporaryDirectory(prefix="pageferry-run-") as folder:
         uri = config.uri or f"unix:{folder}/control"
-        there = _Destination(config_args, uri, Path(folder))
+        there = _Destination(config, uri, Path(folder))
         try:
             there.wait_until_up()
             here = migrate(config, parse_uri(uri), observer, watch=there.check)
@@ -41,16 +46,19 @@ def run(config: Config, config_args: list[str], observer: Observer) -> Result:
 class _Destination:
     """The other end: `pageferry incoming` as a child."""
 
-    def __init__(self, config_args: list[str], uri: str, folder: Path) -> None:
+    def __init__(self, config: Config, uri: str, folder: Path) -> None:
         self._json = folder / "result.json"
         self._words = folder / "stderr"
+        same = folder / "config.yaml"
+        same.write_text(config.model_dump_json(by_alias=True))
         options = ["--uri", uri, "--json", str(self._json)]
         with self._words.open("w") as words:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "incoming", *config_args, *options],
+                [sys.executable, "-m", "pipeline", "incoming", str(same), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=words,
+                preexec_fn=partial(_end_with, os.getpid()),
             )
 
     def wait_until_up(self) -> None:
@@ -92,6 +100,13 @@ class _Destination:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _end_with(parent: int) -> None:
+    """In a child: be told by SIGTERM when the thread that started it has ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _merged(here: Result, there: Result | None) -> Result:

@@ -1,11 +1,23 @@
 """Logging: structured lines as text on standard error."""
 
+import io
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 
 from protocol.errors import MigrationError
+
+
+class _Harmless(io.StringIO):
+    """Standard error, whether somebody reads it or not."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        return len(text)
 
 
 def configure_logging(*, quiet: bool) -> None:
@@ -15,11 +27,11 @@ def configure_logging(*, quiet: bool) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.dev.ConsoleRenderer(colors=bool(sys.stderr and sys.stderr.isatty())),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # The stream is looked up each time: a live display puts itself in its place.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(_Harmless()),
         cache_logger_on_first_use=False,
     )
 

@@ -1,12 +1,12 @@
-"""SIGINT and SIGTERM ask for an end: an exception before the engine runs, then a flag that it
-sees at its next tick."""
+"""SIGINT, SIGTERM and SIGHUP ask for an end: an exception before the engine runs, then a flag
+that it sees at its next tick."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

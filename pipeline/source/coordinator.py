@@ -135,6 +135,7 @@ class Coordinator:
         self._commit(steps)
 
     def _commit(self, steps: SwitchOver) -> None:
+        self._guest.check_stopped()
         if not self._status.change(Status.ACTIVE, Status.DEVICE):
             raise Cancelled("cancelled")
         self.engine.pump.commit()
@@ -162,10 +163,10 @@ class Coordinator:
         """Take the guest back where it is still ours, tell the other end, keep the reason."""
         cancelled = isinstance(error, Cancelled)
         self.error = str(error)
-        if cancelled:
-            self._status.change(self._status.status, Status.CANCELLING)
         if self.guest_alive == "source":
             self._take_back()
+        if cancelled:
+            self._status.change(self._status.status, Status.CANCELLING)
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:

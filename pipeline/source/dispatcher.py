@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.source.dirty import Planned
-from protocol.errors import PeerLost, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 from workers.messages import ScanJob, Scanned, SendJob, Sent
 from workers.pages import Pages
 from workers.pool import Pool
@@ -69,6 +69,8 @@ class Dispatcher:
         self.applied = 0
         self.pages_pending = 0
         self.redone = 0
+        self.given_up: str | None = None
+        """What did not arrive, and why, however often it was redone."""
 
     def open(self, lanes: int, window: int) -> None:
         """From now on: `lanes` decompress workers to send to, `window` frames out at most."""
@@ -190,7 +192,7 @@ class Dispatcher:
     def redo(self, seq: int, why: str) -> None:
         """Give out `seq` anew, once nobody has it in hand; nothing, where it is not out.
 
-        PeerLost, with the reason, when that was done REDOS times already.
+        When that was done REDOS times already, it is given up.
         """
         out = self._out.get(seq)
         if out is None or seq in self._redo:
@@ -199,7 +201,8 @@ class Dispatcher:
             out.again = why
             return
         if out.attempt == REDOS:
-            raise PeerLost(f"frame {seq} did not arrive, redone {REDOS} times: {why}")
+            self.given_up = f"frame {seq} did not arrive, redone {REDOS} times: {why}"
+            return
         out.attempt, out.again = out.attempt + 1, ""
         self.redone += 1
         self._redo.append(seq)
@@ -227,6 +230,11 @@ class Dispatcher:
     def head(self) -> Out | None:
         """The batch that all others wait for, if one is out."""
         return self._out.get(self.applied + 1)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether batches are out."""
+        return bool(self._out)
 
     @property
     def pages_out(self) -> int:

@@ -5,7 +5,8 @@ from collections import deque
 
 GRACE_NS = 1_000_000_000
 FIRST_NS = 10_000_000_000
-"""While nothing was applied yet, so that nobody knows how slow the link is."""
+SLOWEST = 65.536
+"""Guest bytes/ms, 64 KiB/s: what a link is trusted to reach while nobody knows it."""
 GAPS = 16
 
 
@@ -39,5 +40,5 @@ class Overdue:
         """A second and what is out by the bandwidth; more where progress comes by fits and
         starts, as on a thin link, whose bandwidth is overestimated from full windows."""
         if not bandwidth or not self._gaps_ns:
-            return FIRST_NS
+            return FIRST_NS + out_bytes / SLOWEST * 1e6
         return GRACE_NS + out_bytes / bandwidth * 1e6 + 3 * max(self._gaps_ns)

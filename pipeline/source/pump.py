@@ -32,6 +32,9 @@ from workers.pool import Pool
 POLL_MS = 50
 """The longest wait; bounds how late a tick, a cancel or a deadline is seen."""
 
+CHECK_NS = 100_000_000
+"""How often workers and progress are looked after."""
+
 Answer = TypeVar("Answer", bound=c.Message)
 
 
@@ -59,6 +62,7 @@ class SourcePump:
         self.windows = Windows(monotonic_ns())
         self.cancellable = True
         self._watching = False
+        self._checked_ns = 0
         self.on_found: Callable[[int, Pages], None] = _nobody_asked
         self.mismatches: list[tuple[int, Pages]] = []
         self._poller = zmq.Poller()
@@ -104,7 +108,7 @@ class SourcePump:
         if self._link.socket in ready:
             self._hear_link()
         if self._watching and self._pool.ended in ready:
-            self._recovery.check_workers(monotonic_ns())
+            self._recovery.check_workers(monotonic_ns(), self._beat)
         self._tick()
 
     def hear_and_tick(self) -> None:
@@ -120,12 +124,19 @@ class SourcePump:
         """What is due by the clock: heartbeat, window, observer, a cancel."""
         now_ns = monotonic_ns()
         self._link.tick(now_ns)
-        if self.windows.has_closed(now_ns) and self._watching:
-            self._recovery.check_workers(now_ns)
+        self.windows.tick(now_ns, waiting=self._dispatcher.is_waiting)
+        if self._watching and now_ns - self._checked_ns >= CHECK_NS:
+            self._checked_ns = now_ns
+            self._recovery.check_workers(now_ns, self._beat)
             self._recovery.check_progress(now_ns, self.windows.bandwidth)
+            self._recovery.check_given_up(now_ns, self._link.heard_ns)
         self._on_tick(now_ns)
         if self._cancel.is_set() and self.cancellable:
             raise Cancelled("cancelled")
+
+    def _beat(self) -> None:
+        """The least that must go on while something takes its time."""
+        self._link.tick(monotonic_ns())
 
     def _hear_worker(self, worker: int, message: FromWorker) -> None:
         match message:

@@ -2,12 +2,14 @@
 overdue: makes sure that the old way is closed, then has redone what went by it.
 """
 
+from collections.abc import Callable
+
 import structlog
 
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.overdue import Overdue
 from protocol.control import Endpoint
-from protocol.errors import RemoteProtocolError
+from protocol.errors import PeerLost, RemoteProtocolError
 from protocol.limits import PAGE_BYTES
 from protocol.uri import Uri
 from workers.messages import Connect, Reconnect
@@ -23,6 +25,7 @@ class Recovery:
         self._uri = uri
         self._overdue = Overdue(now_ns)
         self._endpoints: list[str] = []
+        self._given_up_ns: int | None = None
 
     def connect(self, endpoints: list[str]) -> None:
         """The destination has told where its decompress workers listen, by lane."""
@@ -45,13 +48,26 @@ class Recovery:
         """A connection is gone, and with it what it had not delivered."""
         self._dispatcher.lose_lane(worker, lane, f"the connection of lane {lane} was cut")
 
-    def check_workers(self, now_ns: int) -> None:
-        """Ask the workers; replace those that are dead or hang, and redo what they had."""
+    def check_workers(self, now_ns: int, tick: Callable[[], None]) -> None:
+        """Ask the workers; replace those that are dead or hang, and redo what they had.
+
+        `tick` is called while one is started.
+        """
         self._pool.ask(now_ns)
         for loss in self._pool.losses(now_ns):
             structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
-            self._pool.replace(loss)
+            self._pool.replace(loss, tick)
             self._dispatcher.lose_worker(loss.worker, loss.reason)
+
+    def check_given_up(self, now_ns: int, heard_ns: int) -> None:
+        """PeerLost for a frame that was given up, once the peer was heard after that: one that
+        is dead loses frames, too, and is to be called dead."""
+        if self._dispatcher.given_up is None:
+            return
+        if self._given_up_ns is None:
+            self._given_up_ns = now_ns
+        if heard_ns > self._given_up_ns:
+            raise PeerLost(self._dispatcher.given_up)
 
     def check_progress(self, now_ns: int, bandwidth: float) -> None:
         """Have the connection of the frame that everybody waits for opened anew, if it is

@@ -38,18 +38,21 @@ class Windows:
         self._applied_bytes += applied_bytes
         self._wire_bytes += wire_bytes
 
-    def has_closed(self, now_ns: int) -> bool:
-        """Close the window if it is old enough; one that applied nothing says nothing."""
+    def tick(self, now_ns: int, *, waiting: bool) -> None:
+        """Close the window if it is old enough.
+
+        One in which nothing was applied says nothing; but while frames are out (`waiting`) it
+        stays open: on a thin link the windows with progress alone would tell of a fast one.
+        """
         elapsed_ns = now_ns - self._opened_ns
-        if elapsed_ns < WINDOW_NS:
-            return False
+        if elapsed_ns < WINDOW_NS or (waiting and not self._applied_bytes):
+            return
         self.mbps = self._wire_bytes * 8 / (elapsed_ns / 1e9) / 1e6
         if self._applied_bytes:
             newest = self._applied_bytes / (elapsed_ns / 1e6)
             weight = SMOOTHING if self.bandwidth else 1.0
             self.bandwidth += weight * (newest - self.bandwidth)
         self._opened_ns, self._applied_bytes, self._wire_bytes = now_ns, 0, 0
-        return True
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import zmq
 from protocol import control as c
 from protocol.channel import Channel, session_of
 from protocol.control import AnyMessage
+from protocol.digest import page_seed
 from protocol.frames import Batch, CodecId, PageKind, encode_batch, encode_hello
 from protocol.limits import PAGE_BYTES
 from protocol.uri import Uri, parse_uri
@@ -142,7 +143,7 @@ def frame(pages: list[int], *, payload: bytes | None = None) -> list[bytes]:
         codec=CodecId.NONE,
         pages=np.array(pages, np.uint32),
         kinds=np.full(len(pages), PageKind.DATA, np.uint8),
-        hashes=np.full(len(pages), xxhash.xxh3_64_intdigest(page), np.uint64),
+        hashes=np.full(len(pages), xxhash.xxh3_64_intdigest(page, page_seed(SESSION)), np.uint64),
         payload=page * len(pages) if payload is None else payload,
     )
     return [encode_batch(batch, content_digest=True), bytes(batch.payload)]

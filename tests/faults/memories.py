@@ -55,6 +55,9 @@ class LeavingMemory:
         self.runs = False
         return "running"
 
+    def check_stopped(self) -> None:
+        """Nobody else lets it go on."""
+
     def resume(self) -> None:
         """It runs again."""
         self.runs = True

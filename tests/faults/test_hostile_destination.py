@@ -53,7 +53,8 @@ def lied_to(folder: Path, lie: Lie, at: Uri | None = None) -> Result:
         player.start()
         here = migrate(config, there.uri, nobody, guest=guest)
         player.join()
-    (folder / "control").unlink(missing_ok=True)
+    for name in ("control", "control.0"):
+        (folder / name).unlink(missing_ok=True)
     assert here.status == "failed"
     assert here.guest_alive == "source"
     assert here.verified is False
@@ -72,7 +73,7 @@ def welcomed(*messages: c.AnyMessage) -> Lie:
     """Say these once the first round has begun."""
 
     def lie(there: FakeDestination) -> None:
-        there.send(c.Welcome(endpoints=["tcp://127.0.0.1:9"], window=WINDOW))
+        there.send(c.Welcome(endpoints=["ipc:///nobody/there"], window=WINDOW))
         there.expect(c.RoundStart)
         for message in messages:
             there.send(message)
@@ -82,8 +83,8 @@ def welcomed(*messages: c.AnyMessage) -> Lie:
 
 def never_content(there: FakeDestination) -> None:
     """Says of the first frame, again and again, that it is damaged."""
-    lane = there.listen("tcp://127.0.0.1:*")
-    endpoint = lane.getsockopt_string(zmq.LAST_ENDPOINT)
+    endpoint = there.uri.data_endpoint(0)
+    there.listen(endpoint)
     there.send(c.Welcome(endpoints=[endpoint], window=WINDOW))
     there.expect(c.RoundStart)
     for _ in range(100):

@@ -193,7 +193,8 @@ def test_destination_killed(left: Left, phase: str) -> None:
     """A source that waits for ever, or a guest that runs nowhere any more."""
     outcome = left.sources[phase]
     assert outcome.result.status == "failed"
-    assert outcome.result.error_desc == "the destination is gone: nothing heard for 5 s"
+    reason = str(outcome.result.error_desc)
+    assert reason.startswith(("the destination is gone: nothing heard", "nobody answers at"))
     assert outcome.result.guest_alive == "source"
     assert outcome.guest_ran_on
     assert outcome.seconds < SILENCE_S + SLACK_S

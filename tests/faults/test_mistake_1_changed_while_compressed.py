@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from protocol.digest import page_seed
 from protocol.frames import Batch
 from protocol.limits import PAGE_BYTES
 from protocol.status import Status
@@ -46,7 +47,9 @@ class Rewriter:
 def is_one_copy(frame: Batch, payload: bytes) -> bool:
     """Whether the hashes in a frame are those of the bytes that travelled with them."""
     starts = range(0, len(payload), PAGE_BYTES)
-    hashes = [xxhash.xxh3_64_intdigest(payload[start : start + PAGE_BYTES]) for start in starts]
+    seed = page_seed(frame.session)
+    pages = [payload[start : start + PAGE_BYTES] for start in starts]
+    hashes = [xxhash.xxh3_64_intdigest(page, seed) for page in pages]
     return frame.hashes is not None and frame.hashes.tolist() == hashes
 
 

@@ -14,6 +14,7 @@ from tests.faults.memories import LeavingMemory, random_words
 def test_a_destination_that_never_applies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that waits for ever, since the other end says that it is alive."""
     monkeypatch.setattr(overdue, "FIRST_NS", 300_000_000)
+    monkeypatch.setattr(overdue, "SLOWEST", 1e9)
     with (
         FakeDestination(folder, lambda _: 0) as there,
         RunningSource(there.uri, LeavingMemory(random_words(64))) as here,

@@ -127,12 +127,25 @@ def test_what_the_session_forbids_is_not_sent(ends: Ends) -> None:
     assert hear(ends.destination) == HELLO
 
 
-def test_what_the_session_forbids_is_not_heard(ends: Ends, stranger: zmq.Socket[bytes]) -> None:
+def test_what_the_session_forbids_is_not_heard(ends: Ends) -> None:
     """A commit, for example, that starts a guest of which nothing has come."""
-    stranger.send(Channel(SESSION).outgoing(c.Commit()))
-    with pytest.raises(RemoteProtocolError, match="destination received Commit in stage idle"):
+    ends.greet()
+    assert ends.source._channel is not None
+    ends.source.socket.send(ends.source._channel.outgoing(c.Commit()))
+    with pytest.raises(RemoteProtocolError, match="destination received Commit in stage prepared"):
         hear(ends.destination)
     assert ends.destination.session.stage is Stage.OVER
+
+
+@pytest.mark.parametrize("message", [c.Alive(), c.Commit()])
+def test_who_does_not_say_hello_is_no_source(
+    ends: Ends, stranger: zmq.Socket[bytes], message: c.AnyMessage
+) -> None:
+    """A destination that waits no longer, because somebody said a word."""
+    stranger.send(Channel(OTHER_SESSION).outgoing(message))
+    assert is_deaf(ends.destination)
+    assert ends.destination.session_id == b""
+    ends.greet()
 
 
 @pytest.mark.parametrize("speaker", ["source", "destination"])

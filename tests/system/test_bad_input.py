@@ -1,5 +1,6 @@
 """A user's mistake is one line and exit 2, before anything has been started."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import zmq
 
 from pipeline.shell.cli import run_command
-from tests.system.migrations import ROOT, listen
+from tests.system.migrations import ROOT, listen, settings
 
 GUEST = "guest: {kind: synthetic, memory: 1MiB, workload: {working-set: 64KiB}}\n"
 PARAMETERS = "parameters: {compress-threads: 1, decompress-threads: 1}\n"
@@ -163,3 +164,32 @@ def test_a_codec_that_is_not_installed(folder: Path, config: str, codec: str, pa
 def test_the_other_codecs_need_no_package(folder: Path, config: str) -> None:
     """An optional package that is imported all the same."""
     assert run_without(folder, config, "zstandard", "lz4", codec="zlib") == (0, "")
+
+
+def test_a_limit_of_open_files_that_is_too_low(folder: Path) -> None:
+    """An abort of libzmq, and processes left behind."""
+    script = f"ulimit -n 40; exec {sys.executable} -m pipeline run configs/quickstart.yaml"
+    done = subprocess.run(["sh", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "pageferry: the limit of open files is 40, 96 are needed: ulimit -n\n"
+    assert not list(folder.iterdir())
+
+
+def test_code_in_the_current_folder_is_not_run(folder: Path) -> None:
+    """Somebody else's folder, in which a command of ours does what that somebody likes."""
+    for name in ("typer.py", "zstandard.py", "pipeline/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"open({str(folder / 'was-run')!r}, 'w')\n")
+    config = folder / "c.yaml"
+    config.write_text(json.dumps(settings()))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pipeline", "run", str(config), "--quiet"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "was-run").exists()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.digest import page_seed
 from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
+from tests.protocol.samples import SESSION
 from tests.workers.memories import (
     allocated_pages,
     hash_of,
@@ -31,6 +33,7 @@ from workers.pages import (
     runs,
 )
 
+SEED = page_seed(SESSION)
 CONTENT = random_pages(8)
 ZERO_PAGE = bytes(PAGE_BYTES)
 
@@ -115,7 +118,7 @@ def test_one_bit_makes_a_page_not_zero(at: int) -> None:
 
 def test_hashes_are_xxh3_of_the_bytes() -> None:
     """A hash of which the two ends have different ideas; a buffer hashed beyond the batch."""
-    buffer = PageBuffer(4)
+    buffer = PageBuffer(4, seed=SEED)
     buffer.bytes[:] = page(CONTENT, 0) + ZERO_PAGE + page(CONTENT, 1) + page(CONTENT, 2)
     expected = [hash_of(page(CONTENT, 0)), ZERO_HASH, hash_of(page(CONTENT, 1))]
     assert buffer.hashes(3).tolist() == expected
@@ -180,7 +183,7 @@ def test_the_hasher_finds_what_differs_and_nothing_else(step: int) -> None:
     table[wrong] = [1, VOID_HASH, ZERO_HASH, 1, 1]
     with memory_file(PAGES, LONG) as fd:
         asked = np.arange(0, PAGES, step, dtype=np.uint32)
-        found = TableHasher().differing(fd, asked, table)
+        found = TableHasher(SEED).differing(fd, asked, table)
     assert found.tolist() == [index for index in wrong if index % step == 0]
 
 
@@ -189,7 +192,7 @@ def test_the_hasher_finds_data_where_zeros_were_and_zeros_where_data_was() -> No
     table = np.full(PAGES, ZERO_HASH, np.uint64)
     table[[1, PAGES - 1]] = HASHES[[1, PAGES - 1]]
     with memory_file(PAGES, page(LONG, 0)) as fd:
-        found = TableHasher().differing(fd, np.arange(PAGES, dtype=np.uint32), table)
+        found = TableHasher(SEED).differing(fd, np.arange(PAGES, dtype=np.uint32), table)
     assert found.tolist() == [0, 1, PAGES - 1]
 
 
@@ -200,7 +203,7 @@ def test_hashing_holes_allocates_nothing(at: int) -> None:
     table = np.full(pages, ZERO_HASH, np.uint64)
     with memory_file(pages) as fd:
         os.pwrite(fd, b"x", at * PAGE_BYTES)
-        found = TableHasher().differing(fd, np.arange(pages, dtype=np.uint32), table)
+        found = TableHasher(SEED).differing(fd, np.arange(pages, dtype=np.uint32), table)
         assert found.tolist() == [at]
         assert allocated_pages(fd) == 1
 
@@ -210,7 +213,18 @@ def test_a_descriptor_that_is_no_file_is_no_hole() -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(OSError, match="Illegal seek"):
-            TableHasher().differing(reading, indices(0), np.array([ZERO_HASH], np.uint64))
+            TableHasher(SEED).differing(reading, indices(0), np.array([ZERO_HASH], np.uint64))
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_no_hash_is_void_and_the_seed_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page made to hash to what stands for "unknown", that never arrives; two pages made to
+    hash alike, of which the second is never sent."""
+    buffer, other = PageBuffer(1, seed=1), PageBuffer(1, seed=2)
+    for one in (buffer, other):
+        one.bytes[:] = page(CONTENT, 0)
+    assert buffer.hashes(1) != other.hashes(1)
+    monkeypatch.setattr("workers.pages.xxhash.xxh3_64_intdigest", lambda *_: VOID_HASH)
+    assert buffer.hashes(1) not in (VOID_HASH, ZERO_HASH)

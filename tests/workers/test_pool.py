@@ -81,7 +81,7 @@ def test_another_one_takes_the_place_of_a_lost_one(context: Context) -> None:
         assert pool.socket.poll(PATIENCE_MS)
         os.kill(pid(pool, 1), signal.SIGKILL)
         assert has_lost(pool)
-        pool.replace(pool.losses(monotonic_ns())[0])
+        pool.replace(pool.losses(monotonic_ns())[0], nothing)
         assert pool.workers == [0, 2]
         assert hear_from(pool, Up)[0] == 2, "nothing of the old one is heard any more"
         pool.send(2, Grant([1, 2]))
@@ -99,7 +99,7 @@ def test_a_worker_that_is_stopped_is_killed_and_replaced(context: Context) -> No
         hear_pong(pool)
         (loss,) = pool.losses(began + ASK_NS + SILENCE_NS + 1)
         assert loss == (1, f"test worker 1 (pid {victim.pid}) hangs: silent for 3 s")
-        pool.replace(loss)
+        pool.replace(loss, nothing)
         assert not victim.is_running()
         assert hear_from(pool, Up)[0] == 2
 
@@ -110,10 +110,14 @@ def test_many_lost_workers_are_no_accident(
     """Workers that are started and killed for as long as the migration lasts."""
     monkeypatch.setattr("workers.pool.REPLACEMENTS", 1)
     with started(context, bodies.obedient, own) as pool:
-        pool.replace(Loss(0, "it died"))
+        pool.replace(Loss(0, "it died"), nothing)
         assert hear_from(pool, Up)[0] == 1
         with pytest.raises(WorkerError, match="it died again; 2 test workers were lost"):
-            pool.replace(Loss(1, "it died again"))
+            pool.replace(Loss(1, "it died again"), nothing)
+
+
+def nothing() -> None:
+    """A tick."""
 
 
 def has_lost(pool: Pool) -> bool:

@@ -91,3 +91,11 @@ def test_the_reference_has_every_key_with_its_default() -> None:
     written = set(leaves(YAML(typ="safe", pure=True).load(path)))
     assert set(keys_of(Config)) - written == {"guest.path", "guest.pid"}
     assert all(f"# {key}: " in path.read_text() for key in ("path", "pid"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_a_child_is_given_means_the_same(path: Path, tmp_path: Path) -> None:
+    """A destination that `run` starts with another configuration than its own."""
+    config, written = load_config(path), tmp_path / "config.yaml"
+    written.write_text(config.model_dump_json(by_alias=True))
+    assert load_config(written) == config

@@ -246,3 +246,29 @@ def test_source_and_landing_can_be_told_to_be_one_file(path: Path) -> None:
     guest.close()
     arrival.close(arrived=False)
     assert path.read_bytes() == b"x" * 8192
+
+
+def test_a_writer_that_somebody_let_go_on_is_noticed(guest: FileGuest, writer: Popen[str]) -> None:
+    """Pages written after the last look, and a guest that runs twice."""
+    guest.stop()
+    guest.check_stopped()
+    os.kill(writer.pid, signal.SIGCONT)
+    with pytest.raises(GuestError, match=f"writer {writer.pid} went on while it was"):
+        guest.check_stopped()
+
+
+MAP = """
+import mmap, sys
+with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0):
+    print(1, flush=True)
+    input()
+"""
+
+
+def test_a_second_process_that_could_write_is_refused(path: Path, writer: Popen[str]) -> None:
+    """Memory that changes while the writer stands still, and is said to be proved."""
+    with (
+        python(MAP, str(path)) as (other, _),
+        pytest.raises(GuestError, match=f"process {other.pid} has .* mapped for writing, too"),
+    ):
+        FileGuest(path, writer.pid)

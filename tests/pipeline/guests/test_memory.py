@@ -66,14 +66,14 @@ def test_a_mapped_file_is_not_truncated(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x" * 8192)
     with python(MAP, str(path)) as (mapper, _):
-        assert mapped_by(path.stat()) == mapper.pid
+        assert list(mapped_by(path.stat())) == [mapper.pid]
         for size, cleared in ((4096, False), (8192, True), (12288, False)):
             with pytest.raises(ConfigError, match=f"process {mapper.pid} has it mapped"):
                 named_memory(path, size, cleared=cleared)
         fd, _ = named_memory(path, 8192, cleared=False)
         os.close(fd)
     assert path.read_bytes() == b"x" * 8192
-    assert mapped_by(path.stat()) is None
+    assert not list(mapped_by(path.stat()))
 
 
 def test_a_mapping_of_this_process_counts(tmp_path: Path) -> None:
@@ -81,7 +81,11 @@ def test_a_mapping_of_this_process_counts(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes(4096))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0):
-        assert mapped_by(path.stat()) == os.getpid()
+        assert list(mapped_by(path.stat())) == [os.getpid()]
+        assert list(mapped_by(path.stat(), writable=True)) == [os.getpid()]
+    with path.open("rb") as only, mmap.mmap(only.fileno(), 0, access=mmap.ACCESS_READ):
+        assert list(mapped_by(path.stat())) == [os.getpid()]
+        assert not list(mapped_by(path.stat(), writable=True))
 
 
 @pytest.mark.usefixtures("limited")
@@ -120,3 +124,16 @@ def test_runs_of_pages_land_where_they_belong() -> None:
         assert os.fstat(memory.fd).st_blocks == 4 * 8
         with pytest.raises(GuestError, match="of 40960 bytes of guest memory at page 10"):
             memory.read(10, out)
+
+
+def test_nobody_lands_where_somebody_else_does(tmp_path: Path) -> None:
+    """Two guests mixed in one file, both of them said to be whole."""
+    path = tmp_path / "a"
+    fd, _ = named_memory(path, 8192, cleared=False)
+    try:
+        with pytest.raises(ConfigError, match="is locked: another guest lands in it"):
+            named_memory(path, 8192, cleared=False)
+    finally:
+        os.close(fd)
+    fd, _ = named_memory(path, 8192, cleared=False)
+    os.close(fd)

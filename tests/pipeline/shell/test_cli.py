@@ -40,9 +40,9 @@ class Engine:
         """As pipeline.destination.command's."""
         return self._answer(observer, "incoming", config, uri, stay)
 
-    def run(self, config: Config, config_args: list[str], observer: Observer) -> Result:
+    def run(self, config: Config, observer: Observer) -> Result:
         """As pipeline.shell.local's."""
-        return self._answer(observer, "run", config, config_args)
+        return self._answer(observer, "run", config)
 
     def _answer(self, observer: Observer, *call: object) -> Result:
         self.calls.append(call)
@@ -87,13 +87,10 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
 
 
 def test_run(engine: Engine, file: str) -> None:
-    """A child started with another configuration than its parent."""
+    """An option that is lost on the way to the engine."""
     assert run_command(["run", file, "--set", "codec=lz4", "--set", "name=x"]) == 0
-    [(name, config, arguments)] = engine.calls
-    assert (name, config.codec) == ("run", "lz4")
-    assert arguments == [file, "--set", "codec=lz4", "--set", "name=x"]
-    options = [text for text in arguments[1:] if text != "--set"]
-    assert load_config(Path(arguments[0]), options) == config
+    [(name, config)] = engine.calls
+    assert (name, config.codec, config.name) == ("run", "lz4", "x")
 
 
 def test_migrate(engine: Engine, file: str) -> None:
@@ -178,9 +175,28 @@ def test_ends(
 
 
 def test_interrupted_before_the_engine_listens(engine: Engine, file: str) -> None:
-    """A traceback for Ctrl-C in the first moments."""
+    """A traceback for Ctrl-C in the first moments, or no result of it."""
     engine.end = KeyboardInterrupt()
-    assert run_command(["run", file, "--quiet"]) == 130
+    path = Path(file).with_suffix(".json")
+    assert run_command(["run", file, "--quiet", "--json", str(path)]) == 130
+    assert json.loads(path.read_text())["status"] == "cancelled"
+
+
+def test_a_failure_before_the_engine_runs_leaves_a_result(engine: Engine, file: str) -> None:
+    """A script that reads a result which was never written, or that of the run before."""
+    engine.end = PeerLost("no answer")
+    path = Path(file).with_suffix(".json")
+    assert run_command(["run", file, "--quiet", "--json", str(path)]) == 1
+    assert json.loads(path.read_text())["error-desc"] == "no answer"
+
+
+def test_a_result_that_nobody_can_be_told_changes_nothing(
+    engine: Engine, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guest that has moved, and a script that believes it has not."""
+    engine.end = GOOD
+    assert run_command(["run", file, "--quiet", "--json", "/dev/full"]) == 0
+    assert "the result cannot be written: [Errno 28]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_a_signal_is_a_cancel_and_no_exception(number: signal.Signals) -> None:
 
 def test_both_signals_are_heeded() -> None:
     """A service manager's SIGTERM that kills a migration in its switch-over."""
-    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM}
+    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @pytest.mark.parametrize("fails", [False, True])

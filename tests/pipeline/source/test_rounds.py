@@ -108,11 +108,11 @@ def test_the_first_window_is_the_bandwidth_and_later_ones_are_smoothed() -> None
     windows = Windows(0)
     assert (windows.bandwidth, windows.mbps) == (0, -1)
     windows.add(applied_bytes=100_000, wire_bytes=25_000)
-    windows.has_closed(100 * MS)
+    windows.tick(100 * MS, waiting=True)
     assert windows.bandwidth == 1000
     assert windows.mbps == pytest.approx(2.0)
     windows.add(applied_bytes=400_000)
-    windows.has_closed(300 * MS)
+    windows.tick(300 * MS, waiting=True)
     assert windows.bandwidth == pytest.approx(1000 + 0.3 * (2000 - 1000))
     assert windows.mbps == 0
 
@@ -121,21 +121,31 @@ def test_a_window_lasts_100_ms_at_least() -> None:
     """A bandwidth out of a millisecond in which a whole queue was acknowledged."""
     windows = Windows(0)
     windows.add(applied_bytes=1000)
-    assert not windows.has_closed(100 * MS - 1)
+    windows.tick(100 * MS - 1, waiting=True)
     assert windows.bandwidth == 0
     windows.add(applied_bytes=1000)
-    assert windows.has_closed(200 * MS)
+    windows.tick(200 * MS, waiting=True)
     assert windows.bandwidth == 10
 
 
-def test_a_window_in_which_nothing_was_applied_changes_nothing() -> None:
-    """A pause of the link that makes the bandwidth forget, and the round seem endless."""
+def test_a_window_in_which_nothing_was_out_changes_nothing() -> None:
+    """A pause between two rounds that makes the bandwidth forget, and the round seem endless."""
     windows = Windows(0)
     windows.add(applied_bytes=100_000)
-    windows.has_closed(100 * MS)
+    windows.tick(100 * MS, waiting=True)
     for tenth in range(2, 30):
-        windows.has_closed(tenth * 100 * MS)
+        windows.tick(tenth * 100 * MS, waiting=False)
     assert windows.bandwidth == 1000
     windows.add(applied_bytes=100_000)
-    windows.has_closed(3000 * MS)
+    windows.tick(3000 * MS, waiting=True)
     assert windows.bandwidth == 1000, "the windows without progress were counted in"
+
+
+def test_a_thin_link_is_not_taken_for_a_fast_one() -> None:
+    """Frames that come one by one, and a bandwidth out of the moments in which one came."""
+    windows = Windows(0)
+    for tenth in range(1, 31):
+        if tenth % 10 == 0:
+            windows.add(applied_bytes=100_000)
+        windows.tick(tenth * 100 * MS, waiting=True)
+    assert windows.bandwidth == 100

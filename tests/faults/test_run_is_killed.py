@@ -1,0 +1,28 @@
+"""`run` is killed: the destination that it started ends, too, whatever it was waiting for."""
+
+import signal
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from tests.leaks import processes_of
+from tests.pipeline.guests.helpers import wait_until
+from tests.system.migrations import Command, settings
+
+SLOW = settings(parameters={"max-bandwidth": "2MiB"})
+
+
+@pytest.mark.parametrize("moment", ["starting", "moving"])
+def test_nobody_is_left_behind(folder: Path, moment: str) -> None:
+    """A destination that listens for ever, for a source that never comes."""
+    with Command(folder, "run", config=SLOW) as command:
+        if moment == "moving":
+            command.wait_for("round 1")
+        else:
+            wait_until(lambda: len(processes_of(folder)) > 1)
+        command.process.send_signal(signal.SIGKILL)
+        command.process.wait()
+        wait_until(lambda: not processes_of(folder), 10)
+    for left in (*folder.glob("pageferry-run-*"), *folder.glob("pymp-*")):
+        rmtree(left)  # a known limit
