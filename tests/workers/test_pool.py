@@ -1,5 +1,6 @@
 """A pool of real workers: up, told, heard, broken, ended, and nothing of it left."""
 
+import multiprocessing
 import os
 import select
 import signal
@@ -10,7 +11,7 @@ from time import monotonic_ns
 import psutil
 import pytest
 
-from protocol.errors import GuestError, IntegrityError, WorkerError
+from protocol.errors import Cancelled, GuestError, IntegrityError, WorkerError
 from tests.workers import bodies
 from tests.workers.driving import (
     PATIENCE_MS,
@@ -114,6 +115,17 @@ def test_many_lost_workers_are_no_accident(
         assert hear_from(pool, Up)[0] == 1
         with pytest.raises(WorkerError, match="it died again; 2 test workers were lost"):
             pool.replace(Loss(1, "it died again"), nothing)
+
+
+def test_who_is_interrupted_while_a_worker_starts_leaves_none(context: Context) -> None:
+    """A cancel, or a peer that fails, at that moment: a process that nobody knows."""
+
+    def cancel() -> None:
+        raise Cancelled("cancelled")
+
+    with pytest.raises(Cancelled), started(context, bodies.obedient, own, tick=cancel):
+        pytest.fail("it is up")
+    assert not [one for one in multiprocessing.active_children() if one.name.startswith("test")]
 
 
 def nothing() -> None:
