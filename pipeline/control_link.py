@@ -159,8 +159,13 @@ class ControlLink:
             self.send(ending)
 
     def tick(self, now_ns: int) -> None:
-        """Repeat what seems lost, send a heartbeat when one is due; PeerLost when the other end
-        is silent."""
+        """As `beat`; and PeerLost when the other end is silent."""
+        self.beat(now_ns)
+        if self._channel is not None and self._liveness.is_lost(now_ns, self.patience_s):
+            raise PeerLost(self._silence())
+
+    def beat(self, now_ns: int) -> None:
+        """Repeat what seems lost, send a heartbeat when one is due."""
         if self._channel is None:
             return
         if self._repetition.is_due(now_ns, self._channel.first_unacknowledged):
@@ -168,8 +173,6 @@ class ControlLink:
                 self.socket.send_multipart([*self._route, envelope])
         if self._liveness.owes_heartbeat(now_ns):
             self.send(Alive())
-        if self._liveness.is_lost(now_ns, self.patience_s):
-            raise PeerLost(self._silence())
 
     def _silence(self) -> str:
         if not self._was_heard:

@@ -5,8 +5,8 @@ Pure: time is an argument.
 
 HEARTBEAT_NS = 1_000_000_000
 SILENCE_SECONDS = 5.0
-REPEAT_NS = 1_000_000_000
-"""An acknowledgement comes within a second: a peer with nothing to say sends a heartbeat."""
+REPEAT_NS = 2_000_000_000
+"""Twice what an acknowledgement takes at most: a peer with nothing to say sends a heartbeat."""
 
 
 class Liveness:
@@ -43,7 +43,7 @@ class Repetition:
     def is_due(self, now_ns: int, oldest: int | None) -> bool:
         """Whether to repeat from message number `oldest` on, None where all is acknowledged.
 
-        Once a second, as long as there is no progress.
+        Every REPEAT_NS, as long as there is no progress.
         """
         if oldest is None or oldest != self._oldest:
             self._oldest, self._since_ns = oldest, now_ns

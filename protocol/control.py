@@ -15,7 +15,7 @@ from protocol.errors import RemoteProtocolError
 
 CodecName = Literal["none", "zlib", "zstd", "lz4"]
 VerifyMode = Literal["full", "frames", "off"]
-Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seq = Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Digest = Annotated[int, Meta(ge=0)]
 """XXH3-64; an integer of msgpack has 64 bits at most."""

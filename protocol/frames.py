@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from protocol.digest import DIGEST_BYTES, Buffer, digest_of
 from protocol.errors import FrameDamaged, RemoteProtocolError
-from protocol.limits import PAGE_BYTES, PROTOCOL_VERSION
+from protocol.limits import MAX_SEQ, PAGE_BYTES, PROTOCOL_VERSION
 
 MAGIC = b"PGFY"
 HEADER = struct.Struct("<4sHBBHH16sIQIIIIQ")
@@ -208,8 +208,9 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
 
 
 def maybe_seq(head: Buffer) -> int:
-    """The seq in `head`, unchecked; 0, which no batch has, where it is cut short."""
-    return Header(*HEADER.unpack_from(head)).seq if len(head) >= HEADER.size else 0
+    """The seq in `head`, not checked against its digest; 0, which no batch has, for none."""
+    seq = Header(*HEADER.unpack_from(head)).seq if len(head) >= HEADER.size else 0
+    return seq if seq <= MAX_SEQ else 0
 
 
 _CODECS: Mapping[int, CodecId] = {codec.value: codec for codec in CodecId}

@@ -5,6 +5,7 @@ shared memory that the receiver has granted, and reported; without a slot nothin
 read from the network, so that a slow receiver is felt at the source.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from time import thread_time_ns
 
@@ -111,7 +112,8 @@ class DecompressWorker:
     def _take(self, peer: bytes, parts: list[memoryview], began: int) -> None:
         if peer not in self._greeted:
             self._greet(peer, parts)
-            return
+            if peer not in self._greeted or len(parts) == 1:
+                return
         if len(parts) != 2:
             raise FrameDamaged(f"damaged frame: {len(parts)} parts, a batch has 2")
         batch = decode_batch(parts[0], parts[1], self._settings.limits)
@@ -121,12 +123,14 @@ class DecompressWorker:
         self._link.send(_report(batch, slot, thread_time_ns() - began))
 
     def _greet(self, peer: bytes, parts: list[memoryview]) -> None:
-        """Let a connection in that opens with this session's hello; ignore any other."""
-        try:
-            decode_hello(parts[0], self._settings.limits.session)
-        except RemoteProtocolError:
-            return
-        self._greeted.add(peer)
+        """Let a connection in that opens with this session's hello, or, where that was damaged,
+        goes on with a frame of it; ignore any other."""
+        with suppress(RemoteProtocolError):
+            if len(parts) == 2:
+                decode_batch(parts[0], parts[1], self._settings.limits)
+            else:
+                decode_hello(parts[0], self._settings.limits.session)
+            self._greeted.add(peer)
 
     def _target(self, slot: int, batch: Batch) -> memoryview:
         start = slot * self._settings.limits.payload_bytes

@@ -15,6 +15,9 @@ from workers.messages import Connect, Cut, Reconnect
 HIGH_WATER = 4
 """Frames that may wait in each connection's queue, so that a slow link is felt here."""
 
+LOST = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+LOST |= zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_AUTH
+
 Socket = zmq.Socket[bytes]
 
 
@@ -50,7 +53,7 @@ class Lanes:
         socket.ipv6 = True
         socket.sndhwm = HIGH_WATER
         socket.linger = 0
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor = socket.get_monitor_socket(LOST)
         socket.connect(endpoint)
         socket.send_multipart([self._hello])
         return socket, monitor

@@ -124,7 +124,7 @@ def remove_socket(endpoint: str) -> None:
 
 def work(address: PoolAddress, body: Callable[[Any, PoolLink], None]) -> None:
     """Run `body(context, link)` as a worker process: signals, allocator, errors, the end."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     keep_large_allocations()
     with zmq.Context() as context:

@@ -94,6 +94,7 @@ class Pool:
         self._number = 0
         self._lost = 0
         self._watch = Watch()
+        self._started_ns: dict[int, int] = {}
         self._heard: deque[Heard] = deque()
         self._ended = select.epoll()
         self.endpoints: dict[int, str] = {}
@@ -134,15 +135,13 @@ class Pool:
         worker, self._number = self._number, self._number + 1
         assert self._launch is not None, "start says how"
         self._processes[worker] = self._launch(worker, tick)
+        self._started_ns[worker] = monotonic_ns()
         self._ended.register(self._processes[worker].pidfd, select.EPOLLIN)
 
     def _wait_until_up(self, tick: Callable[[], None]) -> None:
-        deadline = monotonic() + START_SECONDS
         while len(self.endpoints) < len(self._processes):
             for loss in self.losses(monotonic_ns()):
                 raise WorkerError(loss.reason)
-            if monotonic() > deadline:
-                raise WorkerError(f"{self._stage} workers not up within {START_SECONDS:.0f} s")
             self.socket.poll(100)
             tick()
             for _, message in self.receive():
@@ -167,6 +166,8 @@ class Pool:
             if worker not in self._processes:
                 continue
             self._watch.heard(worker)
+            if isinstance(message, Broken):
+                raise _as_error(f"{self._stage} worker {worker}", message)
             if isinstance(message, Up):
                 self.endpoints[worker] = message.endpoint
                 self._watch.add(worker, monotonic_ns())
@@ -180,8 +181,6 @@ class Pool:
         except zmq.Again:
             return False
         worker, message = int.from_bytes(identity, "little"), decode_from_worker(body)
-        if isinstance(message, Broken):
-            raise _as_error(f"{self._stage} worker {worker}", message)
         self._heard.append((worker, message))
         return True
 
@@ -197,17 +196,26 @@ class Pool:
         found = []
         for worker, process in self._processes.items():
             if process.has_ended():
-                found.append(Loss(worker, self._obituary(process)))
-            elif worker in silent:
-                seconds = SILENCE_NS / 1e9
+                found.append(Loss(worker, self._obituary(worker, process)))
+            elif worker in silent or self._is_late(worker, now_ns):
+                seconds = (SILENCE_NS if worker in silent else START_SECONDS * 1e9) / 1e9
                 reason = f"{process.name} (pid {process.pid}) hangs: silent for {seconds:g} s"
                 found.append(Loss(worker, reason))
         return found
 
-    def _obituary(self, process: WorkerProcess) -> str:
+    def _is_late(self, worker: int, now_ns: int) -> bool:
+        """Whether a worker should have come up by now."""
+        waited_ns = now_ns - self._started_ns[worker]
+        return worker not in self.endpoints and waited_ns > START_SECONDS * 1e9
+
+    def _obituary(self, worker: int, process: WorkerProcess) -> str:
+        """How it ended; its own word for that is raised, if it had one."""
         code = process.exit_code
         while (code is None or code >= 0) and self.socket.poll(LAST_WORD_MS):
-            self._take_in()  # its own word for what went wrong is raised here
+            self._take_in()
+        for who, message in self._heard:
+            if who == worker and isinstance(message, Broken):
+                raise _as_error(process.name, message)
         return f"{process.name} (pid {process.pid}) died, exit code {code}"
 
     def replace(self, loss: Loss, tick: Callable[[], None]) -> None:
@@ -227,6 +235,7 @@ class Pool:
         process.kill()
         self._ended.unregister(process.pidfd)
         self._watch.remove(worker)
+        del self._started_ns[worker]
         self.endpoints.pop(worker, None)
         process.close()
 

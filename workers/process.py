@@ -67,17 +67,20 @@ class WorkerProcess:
             self._abandon(thread)
             raise
         if thread.is_alive():
+            self._abandon(thread)
             raise WorkerError(f"the fork server did not start {self.name} in {FORK_SECONDS:.0f} s")
         if failure:
             raise WorkerError(f"the fork server did not start {self.name}: {failure[0]}")
 
     def _abandon(self, thread: Thread) -> None:
         """Nobody waits for it any more: it must not stay, once it is there."""
-        thread.join(FORK_SECONDS)
+        wake_fork_server()
+        thread.join(REAP_SECONDS)
         if self._process.pid is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.join(REAP_SECONDS)
-            self._process.close()
+            with suppress(ProcessLookupError, ValueError):
+                os.kill(self._process.pid, signal.SIGKILL)
+                self._process.join(REAP_SECONDS)
+                self._process.close()
 
     def has_ended(self, within_s: float = 0.0) -> bool:
         """Whether the process is gone, or goes in time."""

@@ -78,10 +78,18 @@ def cache_size(count: int) -> int:
 
 def _uri(text: str) -> str:
     try:
-        parse_uri(text)
+        return absolute_uri(text)
     except ConfigError as error:
         raise ValueError("which " + str(error).removeprefix(f"uri: {text!r} ")) from None
-    return text
+
+
+def absolute_uri(text: str) -> str:
+    """`text`, a path in it made absolute: the other end may be in another folder.
+
+    ConfigError where it is no URI.
+    """
+    uri = parse_uri(text)
+    return f"unix:{Path(uri.path).absolute()}" if uri.scheme == "unix" else text
 
 
 Size = Annotated[

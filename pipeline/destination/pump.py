@@ -103,13 +103,12 @@ class IncomingPump:
             self._tick()
 
     def _hear_workers(self, arrival: Arrival, ready: Mapping[object, int]) -> None:
-        if arrival.pool.socket in ready:
-            for worker, message in arrival.pool.receive():
-                arrival.hear(worker, message)
+        for worker, message in arrival.pool.receive():
+            arrival.hear(worker, message)
         now_ns = monotonic_ns()
         if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
             self._checked_ns = now_ns
-            arrival.check_workers(now_ns, lambda: self._link.tick(monotonic_ns()))
+            arrival.check_workers(now_ns, lambda: self._link.beat(monotonic_ns()))
 
     def _tick(self) -> None:
         now_ns = monotonic_ns()

@@ -15,6 +15,7 @@ from typing import Annotated, cast
 import typer
 
 from pipeline.config.environment import check_environment
+from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.progress import Observer
@@ -236,7 +237,7 @@ def _uri(option: str | None, config: Config) -> Uri:
     text = option or config.uri
     if text is None:
         raise ConfigError("uri: found none, expected --uri tcp:HOST:PORT or unix:PATH")
-    return parse_uri(text)
+    return parse_uri(absolute_uri(text))
 
 
 def _complain(message: str, code: int) -> int:

@@ -69,17 +69,18 @@ class Dispatcher:
         self.applied = 0
         self.pages_pending = 0
         self.redone = 0
-        self.given_up: str | None = None
-        """What did not arrive, and why, however often it was redone."""
+        self.given_up: tuple[int, str] | None = None
+        """The seq that did not arrive, however often it was redone, and why."""
 
     def open(self, lanes: int, window: int) -> None:
         """From now on: `lanes` decompress workers to send to, `window` frames out at most."""
         self._lanes, self._window = lanes, window
-        self._credit.extend(worker for _ in range(CREDIT) for worker in self._pool.workers)
+        self._credit.extend(worker for _ in range(CREDIT) for worker in self._pool.endpoints)
 
     def add_worker(self, worker: int) -> None:
-        """A worker that takes the place of a lost one is up."""
-        self._credit.extend([worker] * CREDIT)
+        """A worker that takes the place of a lost one is up; before `open` that is soon enough."""
+        if self._lanes:
+            self._credit.extend([worker] * CREDIT)
 
     def start_round(self) -> None:
         """What is planned from now on belongs to the next round."""
@@ -131,7 +132,7 @@ class Dispatcher:
         self._send(self.last_seq, out)
 
     def _give_again(self, seq: int) -> None:
-        """By another lane, whatever was wrong with the last; nothing, if it is applied by now."""
+        """By the next lane, whatever was wrong with the last; nothing, if it is applied by now."""
         out = self._out.get(seq)
         if out is not None:
             out.worker, out.sent = self._credit.popleft(), False
@@ -187,6 +188,8 @@ class Dispatcher:
         pages = sum(len(self._out.pop(one).batch[1]) for one in done)
         self.applied = seq
         self.pages_pending -= pages
+        if self.given_up is not None and self.given_up[0] <= seq:
+            self.given_up = None  # it has arrived after all
         return pages
 
     def redo(self, seq: int, why: str) -> None:
@@ -201,7 +204,7 @@ class Dispatcher:
             out.again = why
             return
         if out.attempt == REDOS:
-            self.given_up = f"frame {seq} did not arrive, redone {REDOS} times: {why}"
+            self.given_up = (seq, f"frame {seq} did not arrive, redone {REDOS} times: {why}")
             return
         out.attempt, out.again = out.attempt + 1, ""
         self.redone += 1
@@ -238,8 +241,8 @@ class Dispatcher:
 
     @property
     def pages_out(self) -> int:
-        """Pages that have left this end and are not applied."""
-        return sum(len(out.batch[1]) for out in self._out.values() if out.sent)
+        """Pages that are given out and not applied."""
+        return sum(len(out.batch[1]) for out in self._out.values())
 
     @property
     def all_given(self) -> bool:
@@ -258,5 +261,6 @@ class Dispatcher:
 
     @property
     def all_applied(self) -> bool:
-        """Whether the destination holds everything: the fence between two rounds."""
-        return self.all_given and self.applied == self.last_seq
+        """Whether the destination holds everything, and no worker has a late copy of anything
+        in hand, which would write its old hashes: the fence between two rounds."""
+        return self.all_sent and self.applied == self.last_seq

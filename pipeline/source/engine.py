@@ -22,7 +22,7 @@ from pipeline.source.recovery import Recovery
 from pipeline.source.statistics import SourceStatistics
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
-from protocol.errors import GuestError
+from protocol.errors import GuestError, MigrationError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
@@ -68,8 +68,12 @@ class SourceEngine:
         self.live = LiveSettings(self._shared(LiveSettings.memory()))
         self.live.level = config.parameters.compress_level
         self.live.rate = config.parameters.max_bandwidth
-        self.link = ControlLink.connect(self._context, uri, self.session_id)
-        self.pool = Pool(self._context, "compress")
+        try:
+            self.link = ControlLink.connect(self._context, uri, self.session_id)
+            self.pool = Pool(self._context, "compress")
+        except MigrationError:
+            self._close_memory()
+            raise
         self.dispatcher = Dispatcher(self.pool, self.dirty.mark)
         self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
         self.pump = SourcePump(
@@ -204,6 +208,9 @@ class SourceEngine:
         """End workers, sockets and shared memory. Idempotent."""
         self.pool.stop()
         self.link.close()
+        self._close_memory()
+
+    def _close_memory(self) -> None:
         self._context.destroy()
         self.tracking.close()
         self.live.close()

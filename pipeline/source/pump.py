@@ -102,13 +102,13 @@ class SourcePump:
         """Give out what can be given out, wait for a moment, take in what has come."""
         self._dispatcher.feed()
         ready = dict(self._poller.poll(POLL_MS))
-        if self.cancellable and self._pool.socket in ready:
+        if self.cancellable:
             for worker, message in self._pool.receive():
                 self._hear_worker(worker, message)
         if self._link.socket in ready:
             self._hear_link()
-        if self._watching and self._pool.ended in ready:
-            self._recovery.check_workers(monotonic_ns(), self._beat)
+        if self._pool.ended in ready:
+            self._checked_ns = 0  # look after them now
         self._tick()
 
     def hear_and_tick(self) -> None:
@@ -135,8 +135,8 @@ class SourcePump:
             raise Cancelled("cancelled")
 
     def _beat(self) -> None:
-        """The least that must go on while something takes its time."""
-        self._link.tick(monotonic_ns())
+        """What must go on while a worker is started, and nobody is heard."""
+        self._link.beat(monotonic_ns())
 
     def _hear_worker(self, worker: int, message: FromWorker) -> None:
         match message:

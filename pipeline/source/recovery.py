@@ -25,7 +25,7 @@ class Recovery:
         self._uri = uri
         self._overdue = Overdue(now_ns)
         self._endpoints: list[str] = []
-        self._given_up_ns: int | None = None
+        self._given_up_ns = now_ns
 
     def connect(self, endpoints: list[str]) -> None:
         """The destination has told where its decompress workers listen, by lane."""
@@ -63,16 +63,14 @@ class Recovery:
         """PeerLost for a frame that was given up, once the peer was heard after that: one that
         is dead loses frames, too, and is to be called dead."""
         if self._dispatcher.given_up is None:
-            return
-        if self._given_up_ns is None:
             self._given_up_ns = now_ns
-        if heard_ns > self._given_up_ns:
-            raise PeerLost(self._dispatcher.given_up)
+        elif heard_ns > self._given_up_ns:
+            raise PeerLost(self._dispatcher.given_up[1])
 
     def check_progress(self, now_ns: int, bandwidth: float) -> None:
         """Have the connection of the frame that everybody waits for opened anew, if it is
         overdue; `bandwidth` is guest bytes/ms."""
         head, out_bytes = self._dispatcher.head, self._dispatcher.pages_out * PAGE_BYTES
         overdue = self._overdue.is_overdue(now_ns, self._dispatcher.applied, out_bytes, bandwidth)
-        if overdue and head is not None and head.sent:
+        if overdue and head is not None:
             self._pool.send(head.worker, Reconnect(head.lane))

@@ -249,7 +249,7 @@ def test_a_damaged_message_comes_again(ends: Ends, clock: Clock, first: bool) ->
     ends.source.socket.send(envelope[:-1] + b"y")
     assert is_deaf(ends.destination)
     ends.source.tick(clock.now_ns)
-    clock.forward(1000)
+    clock.forward(2000)
     ends.source.tick(clock.now_ns)
     assert hear(ends.destination) == message
 
@@ -263,7 +263,7 @@ def test_what_a_cut_connection_took_along_comes_again_in_order(ends: Ends, clock
     ends.source.send(rounds[2])
     assert is_deaf(ends.destination)
     ends.source.tick(clock.now_ns)
-    clock.forward(1000)
+    clock.forward(2000)
     ends.source.tick(clock.now_ns)
     assert [hear(ends.destination) for _ in rounds] == rounds
 

@@ -46,11 +46,11 @@ def test_patience_can_be_another(patience_s: float) -> None:
     assert alive.is_lost(START + int(patience_s * SECOND), patience_s)
 
 
-def test_what_is_not_acknowledged_is_repeated_once_a_second() -> None:
+def test_what_is_not_acknowledged_is_repeated() -> None:
     """A message that is lost for good, or a link full of copies."""
     repetition = Repetition(START)
-    due = [repetition.is_due(START + tenth * SECOND // 10, 4) for tenth in range(31)]
-    assert [tenth for tenth, one in enumerate(due) if one] == [10, 20, 30]
+    due = [repetition.is_due(START + tenth * SECOND // 10, 4) for tenth in range(61)]
+    assert [tenth for tenth, one in enumerate(due) if one] == [20, 40, 60]
 
 
 def test_progress_is_no_reason_to_repeat() -> None:

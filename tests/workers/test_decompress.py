@@ -125,6 +125,14 @@ STRANGE_OPENINGS = {
 }
 
 
+def test_a_damaged_hello_is_no_end(worker: Decompressor) -> None:
+    """Frames that are dropped for ever, because of one bit in the hello before them."""
+    worker.grant(0)
+    with worker.connected(flipped(HELLO, 100)) as lane:
+        lane.send_multipart(frame_of(batch_of(5, {0: page(TEXT, 0)})))
+        assert worker.arrived().seq == 5
+
+
 def test_a_connection_without_our_hello_is_ignored(worker: Decompressor) -> None:
     """A stranger who fills the guest's memory, takes slots, or ends a migration."""
     worker.grant(0)
@@ -132,7 +140,8 @@ def test_a_connection_without_our_hello_is_ignored(worker: Decompressor) -> None
         for opening in STRANGE_OPENINGS.values():
             stranger = stack.enter_context(worker.connected(*opening))
             for seq in (1, 2):
-                stranger.send_multipart(frame_of(batch_of(seq, {0: page(NOISE, 0)})))
+                batch = replace(batch_of(seq, {0: page(NOISE, 0)}), session=bytes(16))
+                stranger.send_multipart(frame_of(batch))
         assert is_silent(worker.pool)
         lane = stack.enter_context(worker.connected(HELLO))
         lane.send_multipart(frame_of(batch_of(5, {0: page(TEXT, 0)})))

@@ -21,6 +21,7 @@ class RecordingPool:
 
     def __init__(self, workers: int) -> None:
         self.workers = list(range(workers))
+        self.endpoints = dict.fromkeys(self.workers, "")
         self.told: list[tuple[int, ToWorker]] = []
 
     def send(self, worker: int, message: ToWorker) -> None:

@@ -173,7 +173,36 @@ def test_a_few_redos_and_no_more() -> None:
     assert redoing.dispatcher.given_up is None
     redoing.dispatcher.redo(1, "damaged")
     assert redoing.fed() == []
-    assert redoing.dispatcher.given_up == "frame 1 did not arrive, redone 3 times: damaged"
+    given_up = (1, "frame 1 did not arrive, redone 3 times: damaged")
+    assert redoing.dispatcher.given_up == given_up
+    redoing.dispatcher.heard_applied(1)
+    assert redoing.dispatcher.given_up is None, "the last copy has arrived after all"
+
+
+def test_the_fence_waits_for_late_copies() -> None:
+    """A copy of the round before that writes its hashes over those of this round."""
+    redoing = Redoing()
+    ((who, job),) = redoing.give(1)
+    redoing.sent(who, job)
+    redoing.dispatcher.redo(1, "cut")
+    ((again, late),) = redoing.fed()
+    redoing.dispatcher.heard_applied(1)
+    assert not redoing.dispatcher.all_applied
+    redoing.sent(again, late)
+    assert redoing.dispatcher.all_applied
+
+
+def test_a_worker_that_is_replaced_before_the_destination_answers() -> None:
+    """Jobs for a worker that is not connected yet, which vanish; or twice the credit."""
+    redoing = Redoing()
+    pool = RecordingPool(2)
+    del pool.endpoints[1]
+    dispatcher = Dispatcher(cast(Pool, pool), redoing._mark)
+    dispatcher.add_worker(0)
+    dispatcher.open(3, 100)
+    dispatcher.plan(batches(*range(20)), 20)
+    dispatcher.feed()
+    assert [worker for worker, _ in pool.told] == [0] * CREDIT
 
 
 class Losing(RuleBasedStateMachine):
