@@ -154,6 +154,10 @@ class Started(Message, frozen=True):
     running: bool
 
 
+class Settled(Message, frozen=True):
+    """Source: it is on record here that the guest is yours; nobody will ask again."""
+
+
 class NotStarted(Message, frozen=True):
     """Destination: a definite no; the guest does not run here and will not."""
 
@@ -180,7 +184,7 @@ class Alive(Message, frozen=True):
 
 AnyMessage = (
     Hello | Welcome | Endpoint | Holes | RoundStart | Applied | Redo | Verify | Mismatch | Verified
-    | Devices | Ready | Commit | Started | NotStarted | Cancel | Failed | Alive
+    | Devices | Ready | Commit | Started | Settled | NotStarted | Cancel | Failed | Alive
 )  # fmt: skip
 
 _ENCODER = msgspec.msgpack.Encoder()

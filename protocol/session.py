@@ -45,6 +45,7 @@ MESSAGES: dict[Role, dict[tuple[Stage, type[AnyMessage]], Stage]] = {
         (_G.READY, c.Commit): _G.COMMITTED,
         (_G.COMMITTED, c.Commit): _G.COMMITTED,
         (_G.STARTED, c.Commit): _G.STARTED,
+        (_G.STARTED, c.Settled): _G.STARTED,
     },
     "destination": {
         (_G.GREETED, c.Welcome): _G.PREPARED,

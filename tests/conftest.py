@@ -8,6 +8,14 @@ import pytest
 from tests.leaks import nothing_left
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees, or leaves, a record of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short path for sockets and files; the test fails for whatever is left behind."""

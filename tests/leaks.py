@@ -24,21 +24,22 @@ PATIENCE_S = 5.0
 
 @contextmanager
 def nothing_left() -> Iterator[Path]:
-    """A folder for sockets and temporary files; AssertionError for what is left in the end.
+    """A folder for sockets and temporary files, and another one for records, by the environment;
+    AssertionError for what is left in the end.
 
     What a test makes in the folder, it removes.
     """
     warm_up()  # the fork server of this process stays
-    with TemporaryDirectory(prefix="t-") as name:
+    with TemporaryDirectory(prefix="t-") as name, TemporaryDirectory(prefix="s-") as state:
         folder = Path(name)
         descriptors, children = _descriptors(), _children()
         with (
-            mock.patch.dict(os.environ, {"TMPDIR": name}),
+            mock.patch.dict(os.environ, {"TMPDIR": name, "XDG_STATE_HOME": state}),
             mock.patch.object(tempfile, "tempdir", name),
         ):
             yield folder
         until = time.monotonic() + PATIENCE_S
-        while left := _left(folder, descriptors, children):
+        while left := [*_left(folder, descriptors, children), *_records(Path(state))]:
             assert time.monotonic() < until, f"left behind: {left}"
             time.sleep(0.01)
 
@@ -59,6 +60,12 @@ def _left(folder: Path, descriptors: Counter[str], children: set[psutil.Process]
         *(str(process) for process in {*processes_of(folder), *_children() - children}),
         *(_descriptors() - descriptors),
     ]
+
+
+def _records(state: Path) -> list[str]:
+    """All but a definite no, which a source that was off may still ask for."""
+    paths = state.rglob("*.jsonl")
+    return [path.name for path in paths if b'"step":"not-started"' not in path.read_bytes()]
 
 
 def _children() -> set[psutil.Process]:

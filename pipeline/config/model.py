@@ -5,6 +5,7 @@ error raised here is a text that says what is allowed; loading.py puts before it
 where the value stands and what it was.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -68,9 +69,10 @@ class Workload(Section):
 
 
 class SyntheticGuest(Section):
-    """A guest that is built in: a process of its own with a workload."""
+    """A guest that is built in: a process with a workload, or `socket`, where one lives already."""
 
     kind: Literal["synthetic"]
+    socket: FilePath | None = None
     memory: GuestSize = 512 * MIB
     workload: Workload = Workload()
     on_completed: Literal["keep"] = "keep"
@@ -97,9 +99,19 @@ class FileGuest(Section):
 
 
 class Destination(Section):
-    """Where memory lands: a file, or None for an anonymous memory file."""
+    """Where memory lands: a file, or None for an anonymous memory file; or the `socket` at which
+    a synthetic guest waits to be filled."""
 
     path: FilePath | None = None
+    socket: FilePath | None = None
+
+    @field_validator("socket")
+    @classmethod
+    def _one_place(cls, socket: Path | None, info: ValidationInfo) -> Path | None:
+        """A guest that waits has memory of its own."""
+        if socket is not None and info.data.get("path") is not None:
+            raise ValueError("expected no path beside it: the guest there has its own memory")
+        return socket
 
 
 class Parameters(Section):
@@ -179,8 +191,8 @@ SECTIONS: dict[str, type[Section]] = {
 
 NOT_YET_KEYS = frozenset(
     {
-        "convergence", "destination.data-ports", "destination.qmp", "destination.socket",
-        "guest.qmp", "guest.socket", "security.keys", "security.peers",
+        "convergence", "destination.data-ports", "destination.qmp", "guest.qmp", "security.keys",
+        "security.peers",
     }
 )  # fmt: skip
 """Keys that have a meaning, but not in this version: refused by name."""

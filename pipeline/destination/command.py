@@ -12,8 +12,10 @@ from pipeline.config.model import Config
 from pipeline.destination.receiver import Receiver
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
+from pipeline.guests.memory import make_file
 from pipeline.guests.synthetic import SyntheticArrival
 from pipeline.progress import Observer, Progress, every_so_often
+from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
@@ -58,7 +60,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
             return _keep(receiver, _result(receiver, status, timeline), stay)
         finally:
             if receiver.guest is not None:
-                receiver.guest.close(arrived=status.status is Status.COMPLETED)
+                receiver.guest.close()
 
 
 def _progress(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Progress:
@@ -71,20 +73,31 @@ def _progress(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> 
     return Progress(status.status, elapsed_s, memory.round_no, received=received)
 
 
-def _guest_maker(config: Config) -> Callable[[Hello], ArrivingGuest]:
-    path = config.destination.path
+def _guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGuest]:
+    path, socket = config.destination.path, config.destination.socket
 
-    def make(hello: Hello) -> ArrivingGuest:
+    def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
         check_codec(hello.codec)
-        _check_room(hello, path)
-        match hello.kind:
-            case "synthetic":
-                return SyntheticArrival(hello.blocks, path)
-            case "file":
-                return FileArrival(path, hello.blocks)
-        raise RemoteProtocolError(f"a guest of unknown kind {hello.kind!r}")
+        if hello.kind == "synthetic" and socket is not None:
+            guest: ArrivingGuest = SyntheticArrival.attach(socket, hello.blocks)
+        else:
+            _check_room(hello, path)
+            if path is not None and (made := make_file(path)) is not None:
+                record.add(made)
+            guest = _land(hello, path)
+        record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
+        return guest
 
     return make
+
+
+def _land(hello: Hello, path: Path | None) -> ArrivingGuest:
+    match hello.kind:
+        case "synthetic":
+            return SyntheticArrival.start(hello.blocks, path)
+        case "file":
+            return FileArrival(path, hello.blocks)
+    raise RemoteProtocolError(f"a guest of unknown kind {hello.kind!r}")
 
 
 def _check_room(hello: Hello, path: Path | None) -> None:

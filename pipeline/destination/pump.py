@@ -48,6 +48,8 @@ class IncomingPump:
         self.devices = bytearray()
         self.devices_complete = False
         self.committed = False
+        self.settled = False
+        """The source has on record whose the guest is: it will not ask."""
 
     def watch(self, arrival: Arrival) -> None:
         """From now on frames arrive: hear the workers, and notice when one ends."""
@@ -145,7 +147,10 @@ class IncomingPump:
                 self._take_devices(data, last=last)
             case c.Commit():
                 self._commit()
+            case c.Settled():
+                self.settled = True
             case c.Cancel(reason=reason, failed=failed):
+                self.settled = True
                 raise PeerLost(f"the source failed: {reason}") if failed else Cancelled(reason)
 
     def _commit(self) -> None:

@@ -9,34 +9,39 @@ from contextlib import suppress
 from threading import Event
 from time import monotonic_ns
 
+import structlog
+
 from pipeline.config.model import Parameters
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
+from pipeline.leftovers.undo import undo
+from pipeline.records.processes import this_process
+from pipeline.records.record import Record
+from pipeline.records.store import SessionRecord, create_record
 from pipeline.shell.logs import log_if_unexpected
 from protocol import control as c
+from protocol.commit import DestinationCommit
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
 from protocol.errors import Cancelled, GuestError, MigrationError
 from protocol.limits import PAGES_A_MESSAGE, REASON_CHARS
+from protocol.session import Stage
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
-
-FAREWELL_SECONDS = 2.0
-"""How long to wait for the source to hear that the guest runs."""
 
 
 class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
-    `make_guest` makes the guest that the source's hello describes; it is the caller's,
-    who also closes it. `error` is why it failed, None when it did not. ConfigError from the
-    constructor where `uri` cannot be listened at.
+    `make_guest` makes the guest that the source's hello describes; it is the caller's, who also
+    closes it. What that does to others it adds to the record. `error` is why it failed, None when
+    it did not. ConfigError from the constructor where `uri` cannot be listened at.
     """
 
     def __init__(
         self,
         uri: Uri,
         parameters: Parameters,
-        make_guest: Callable[[c.Hello], ArrivingGuest],
+        make_guest: Callable[[c.Hello, SessionRecord], ArrivingGuest],
         status: StatusMachine,
         *,
         autostart: bool,
@@ -52,6 +57,10 @@ class Receiver:
         self.cancel = Event()
         self.engine = IncomingEngine(uri, self.cancel, on_tick)
         self.guest: ArrivingGuest | None = None
+        self._record: SessionRecord | None = None
+        self._commit: DestinationCommit | None = None
+        self._was_ready = False
+        self._begun = False
         self.runs_here = False
         self.error: str | None = None
 
@@ -71,18 +80,27 @@ class Receiver:
             self._fail(error)
         finally:
             self.engine.close()
+            self._close_record()
 
     def _prepare(self) -> None:
         pump = self.engine.pump
         pump.wait(lambda: pump.hello is not None)
         hello = pump.hello
         assert hello is not None
-        pump.aside(lambda: self._make(hello))
+        record = self._put_on_record(hello)
+        pump.aside(lambda: self._make(hello, record))
         assert self.guest is not None
         self.engine.prepare(hello, self.guest.blocks, self._parameters)
 
-    def _make(self, hello: c.Hello) -> None:
-        self.guest = self._make_guest(hello)
+    def _put_on_record(self, hello: c.Hello) -> SessionRecord:
+        session = self.engine.link.session_id.hex()
+        first = Record(session=session, role="destination", name=hello.name, owner=this_process())
+        self._record = create_record(first)
+        self._commit = DestinationCommit(self._record)
+        return self._record
+
+    def _make(self, hello: c.Hello, record: SessionRecord) -> None:
+        self.guest = self._make_guest(hello, record)
 
     def _take_memory(self) -> None:
         """Let frames land, and answer each question whether all is right, until devices come."""
@@ -119,39 +137,75 @@ class Receiver:
         guest, state = self.guest, [s for s in sections if s.name != GLOBAL_STATE]
         assert guest is not None
         pump.aside(lambda: guest.load_devices(state))
+        assert self._commit is not None
+        if not self._commit.get_ready():
+            raise MigrationError("the record of this session was closed")
+        self._was_ready = True
         link.await_commit(self._commit_timeout_s)
         link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
 
     def _start(self) -> None:
         """Wait for the commit, then start: never without it, never twice."""
-        engine = self.engine
+        engine, commit = self.engine, self._commit
+        assert commit is not None
         engine.pump.wait(lambda: engine.pump.committed)
         began = monotonic_ns()
-        if self._autostart and self._run_state == "running":
-            self._start_guest()
-        engine.link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=self.runs_here))
+        if not commit.heard_commit():
+            raise MigrationError("the record of this session was closed")
+        self._begin()
+        try:
+            commit.started((monotonic_ns() - began) / 1e6, running=self.runs_here)
+        except MigrationError as error:
+            structlog.get_logger().warning(f"{error}; the guest runs here")
+        assert commit.answer is not None
+        engine.link.send(commit.answer)
+
+    def _begin(self) -> None:
+        """Start the guest; one that does not start is ended where it is ours, so that it
+        certainly does not run."""
+        assert self.guest is not None
+        self._begun = True
+        try:
+            self.runs_here = self.guest.begin(run=self._autostart and self._run_state == "running")
+        except GuestError:
+            self.guest.close()
+            self._begun = not self.guest.is_dead()
+            raise
 
     def _part(self) -> None:
-        """Let the source hear that the guest runs; it runs here, whatever comes of that."""
-        link = self.engine.link
-        deadline = monotonic_ns() + int(FAREWELL_SECONDS * 1e9)
+        """Let the source hear that the guest runs, and answer it as long as it may ask; the
+        guest runs here, whatever comes of that."""
+        pump, deadline = self.engine.pump, monotonic_ns() + int(self._commit_timeout_s * 1e9)
         with suppress(MigrationError):
-            self.engine.pump.wait(lambda: link.all_acknowledged or monotonic_ns() > deadline)
+            pump.wait(lambda: pump.settled or monotonic_ns() > deadline)
 
-    def _start_guest(self) -> None:
-        """Start it; a definite no goes to the source where the guest is seen dead."""
-        assert self.guest is not None
-        try:
-            self.runs_here = self.guest.start()
-        except GuestError as error:
-            if self.guest.is_dead():
-                self.engine.link.send(c.NotStarted(reason=str(error)))
-            raise
+    def _refuse(self, reason: str) -> None:
+        """The guest was never asked to start, or is dead: keep that, and answer it."""
+        if self._commit is None or self._begun:
+            return
+        with suppress(MigrationError):  # it is true all the same
+            self._commit.refuse(reason)
+        if self.engine.link.session.stage is Stage.COMMITTED:
+            self.engine.link.send(c.NotStarted(reason=reason))
+
+    def _close_record(self) -> None:
+        """Undo what a guest that did not come has cost; forget the session, unless the source
+        may have to ask."""
+        if self._record is None:
+            return
+        if not self._begun:
+            for effect in self._record.record.effects:
+                undo(effect)
+        if self.engine.pump.settled or not self._was_ready:
+            self._record.remove()
+        self._record.close()
 
     def _fail(self, error: Exception) -> None:
         cancelled = isinstance(error, Cancelled)
         self.error = str(error) if cancelled else f"load of migration failed: {error}"
-        self.engine.link.end(c.Failed(reason=str(error)[:REASON_CHARS], cancelled=cancelled))
+        reason = str(error)[:REASON_CHARS]
+        self._refuse(reason)
+        self.engine.link.end(c.Failed(reason=reason, cancelled=cancelled))
         if self._status.status not in FINISHED:
             end = Status.CANCELLED if cancelled else Status.FAILED
             self._status.change(self._status.status, end)

@@ -7,6 +7,8 @@ them and never closes them.
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyEffect
 from protocol.devices import Section
 
 
@@ -49,6 +51,17 @@ class SourceGuest(Protocol):
     can_stop: bool
     """False for a quiet file, whose writer nobody knows."""
 
+    @property
+    def process(self) -> Process | None:
+        """The process that is the guest; None for a file without a known writer."""
+        ...
+
+    @property
+    def leash(self) -> AnyEffect | None:
+        """What to keep on record before `stop`, so that others can undo it; None where the guest
+        ends with us."""
+        ...
+
     def arm(self) -> list[Mapping]:
         """Register the memory for asynchronous write-protection; empty where it cannot.
 
@@ -64,6 +77,10 @@ class SourceGuest(Protocol):
         """Whether its process is seen to have ended, so that it runs nowhere."""
         ...
 
+    def run_state(self) -> str:
+        """Running or paused."""
+        ...
+
     def stop(self) -> str:
         """Stop it; the run state that it had ("running" or "paused"). Idempotent."""
         ...
@@ -74,6 +91,10 @@ class SourceGuest(Protocol):
 
     def resume(self) -> None:
         """Undo `stop`: it runs again if it ran before. Idempotent."""
+        ...
+
+    def leave(self) -> None:
+        """It was given away while it was stopped: it must not run here again."""
         ...
 
     def save_devices(self) -> list[Section]:
@@ -94,12 +115,17 @@ class ArrivingGuest(Protocol):
 
     blocks: list[GuestBlock]
 
+    @property
+    def process(self) -> Process | None:
+        """The process that will be the guest; None where nothing will run."""
+        ...
+
     def load_devices(self, sections: list[Section]) -> None:
         """Take the device state that arrived; the guest stays paused."""
         ...
 
-    def start(self) -> bool:
-        """Let it run; False where there is nothing that runs (a file)."""
+    def begin(self, *, run: bool) -> bool:
+        """It has arrived for good: let it run, or keep it paused. Whether it runs now."""
         ...
 
     def is_dead(self) -> bool:
@@ -114,6 +140,6 @@ class ArrivingGuest(Protocol):
         """What it tells of itself."""
         ...
 
-    def close(self, *, arrived: bool) -> None:
-        """End what was started; without `arrived`, remove what was made, too."""
+    def close(self) -> None:
+        """End what was started for this migration; a guest that we did not start lives on."""
         ...

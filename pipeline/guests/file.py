@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.memory import anonymous_memory, mapped_by, named_memory
+from pipeline.guests.memory import anonymous_memory, lock, mapped_by, named_memory
 from pipeline.guests.writer import Writer
+from pipeline.records.processes import Process
+from pipeline.records.record import StoppedWriter
 from protocol.control import BlockInfo
 from protocol.devices import Section
-from protocol.errors import ConfigError, GuestError
+from protocol.errors import ConfigError, GuestError, MigrationError
 from protocol.limits import PAGE_BYTES
 
 BLOCK_NAME = "memory"
@@ -29,12 +31,16 @@ class FileGuest:
         self._writer: Writer | None = None
         self.name = str(path)
         self.can_stop = pid is not None
+        self.process: Process | None = None
+        self.leash: StoppedWriter | None = None
         self.blocks = [_open_block(path)]
         try:
-            self._writer = None if pid is None else Writer(pid)
+            lock(self.blocks[0].fd, path)
             if pid is not None:
+                self._writer = Writer(pid)
+                self.process, self.leash = self._writer.process, StoppedWriter(self._writer.process)
                 _refuse_other_writers(path, self.blocks[0].fd, pid)
-        except GuestError:
+        except MigrationError:
             self.close()
             raise
 
@@ -49,6 +55,13 @@ class FileGuest:
     def is_dead(self) -> bool:
         """Whether the writer has ended; a file without one never is."""
         return self._writer is not None and self._writer.has_ended()
+
+    def run_state(self) -> str:
+        """Whether the writer runs; a file without one is "paused"."""
+        return "running" if self._writer is not None and self._writer.runs() else "paused"
+
+    def leave(self) -> None:
+        """The writer stays stopped."""
 
     def stop(self) -> str:
         """Stop the writer; a file without one is "paused", as nothing runs."""
@@ -80,21 +93,21 @@ class FileGuest:
 
 
 class FileArrival:
-    """An ArrivingGuest: memory lands in `path`, or in a memory file without a name.
+    """An ArrivingGuest: memory lands in the file `path`, or in a memory file without a name.
 
-    Made with mode 0600, or made to fit. What the file held before is the engine's to clear.
+    What the file held before is the engine's to clear.
     """
+
+    process = None
 
     def __init__(self, path: Path | None, blocks: Sequence[BlockInfo]) -> None:
         if len(blocks) != 1:
             raise GuestError(f"a file takes one block of memory, {len(blocks)} came")
         size_bytes = blocks[0].pages * PAGE_BYTES
-        self._path = path
-        self._created = False
         if path is None:
             fd = anonymous_memory(size_bytes)
         else:
-            fd, self._created = named_memory(path, size_bytes, cleared=False)
+            fd = named_memory(path, size_bytes, cleared=False)
         self.blocks = [GuestBlock(blocks[0].name, blocks[0].pages, fd)]
 
     def load_devices(self, sections: list[Section]) -> None:
@@ -102,7 +115,7 @@ class FileArrival:
         if sections:
             raise GuestError(f"a file takes no device state, {sections[0].name} came")
 
-    def start(self) -> bool:
+    def begin(self, *, run: bool) -> bool:
         """Nothing runs in a file."""
         return False
 
@@ -118,11 +131,9 @@ class FileArrival:
         """A file tells nothing."""
         return GuestStatistics()
 
-    def close(self, *, arrived: bool) -> None:
-        """Let go of the file; without `arrived`, remove it if it was made here. Idempotent."""
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
         _close(self.blocks)
-        if self._path is not None and self._created and not arrived:
-            self._path.unlink(missing_ok=True)
 
 
 def _open_block(path: Path) -> GuestBlock:

@@ -6,6 +6,7 @@ memory does not grow with that of the guest.
 """
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -31,23 +32,35 @@ Reply = tuple[wire.AnyAnswer, list[int]]
 class Machine:
     """A guest with memory and perhaps a workload, paused or running.
 
-    Raises MigrationError or OSError for what it is asked and cannot do.
+    It has arrived once it was started, or accepted, here. Raises MigrationError or OSError for
+    what it is asked and cannot do.
     """
 
     def __init__(self, start: wire.Start) -> None:
         if start.workload is not None:
             lay_out(start.workload, start.memory_bytes)
-        self._fd, self.created = _make_memory(start)
+        self._fd = _make_memory(start)
         self._memory = GuestMemory(self._fd, start.memory_bytes // PAGE_BYTES)
         self._runner: Runner | None = None
         self._static_digest = 0
         self._left_ns: int | None = None
         self._running = False
+        self._arrived = start.workload is not None
+        self._gone = False
         self._registration: int | None = None
         if start.workload is not None:
             self._runner = Runner(start.workload, self._memory)
-            self._fill(self._runner, start.path)
+            self._static_digest = selfcheck.fill(self._runner)
             self._resume()
+
+    @property
+    def state(self) -> wire.State:
+        """Whether it runs, or why not."""
+        if not self._arrived:
+            return "waiting"
+        if self._gone:
+            return "gone"
+        return "running" if self._running else "paused"
 
     def run(self) -> int | None:
         """Do what is due; how many ms to wait until the next time, None: until it is asked."""
@@ -55,12 +68,16 @@ class Machine:
             return None
         return 0 if self._loaded().run(time.monotonic_ns()) else _TICK_MS
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        os.close(self._fd)
+
     def answer(self, request: wire.AnyRequest) -> Reply:
         """Do what is asked; the answer and the descriptors that go with it, which stay ours."""
         match request:
             case wire.Describe():
-                address = self._memory.address
-                return wire.Described(BLOCK_NAME, self._memory.pages, address), [self._fd]
+                address, pages = self._memory.address, self._memory.pages
+                return wire.Described(BLOCK_NAME, pages, address, self.state), [self._fd]
             case wire.Arm():
                 return wire.Armed(self._arm()), []
             case wire.Stop():
@@ -78,20 +95,19 @@ class Machine:
             case wire.Statistics():
                 told = self._loaded().statistics()
                 return wire.Told(told.dirty_rate, told.gap_ms), []
+            case wire.Accept():
+                self._loaded()
+                self._arrived = True
+                return wire.Done(), []
+            case wire.Leave():
+                self._leave()
+                return wire.Done(), []
             case wire.Quit():
                 return wire.Done(), []
             case wire.Start():
                 raise GuestError("the guest was started already")
             case _:
                 assert_never(request)
-
-    def _fill(self, runner: Runner, path: str | None) -> None:
-        try:
-            self._static_digest = selfcheck.fill(runner)
-        except OSError:
-            if path is not None and self.created:
-                Path(path).unlink(missing_ok=True)
-            raise
 
     def _loaded(self) -> Runner:
         if self._runner is None:
@@ -116,13 +132,20 @@ class Machine:
         runner = self._loaded()
         if self._running:
             return
+        if self._gone:
+            raise GuestError("the guest was given away: it does not run here any more")
         now_ns = time.monotonic_ns()
         if self._left_ns is None:
             runner.go_on(now_ns)
         else:
             runner.arrived(now_ns, self._left_ns)
             self._left_ns = None
-        self._running = True
+        self._running = self._arrived = True
+
+    def _leave(self) -> None:
+        if self._running:
+            raise GuestError("the guest runs: it was not given away")
+        self._gone = True
 
     def _save(self) -> list[Section]:
         if self._running:
@@ -137,9 +160,9 @@ class Machine:
         self._left_ns = arrived.left_ns
 
 
-def _make_memory(start: wire.Start) -> tuple[int, bool]:
+def _make_memory(start: wire.Start) -> int:
     if start.path is None:
-        return anonymous_memory(start.memory_bytes), False
+        return anonymous_memory(start.memory_bytes)
     return named_memory(Path(start.path), start.memory_bytes, cleared=True)
 
 
@@ -150,7 +173,7 @@ def serve(connection: socket.socket) -> None:
     with contextlib.suppress(ConnectionError):  # whoever started it is gone
         machine = _begin(connection)
         while machine is not None:
-            if poll.poll(machine.run()) and not _serve_one(machine, connection):
+            if poll.poll(machine.run()) and not serve_one(machine, connection):
                 return
 
 
@@ -164,14 +187,15 @@ def _begin(connection: socket.socket) -> Machine | None:
         if not isinstance(request, wire.Start):
             raise GuestError(f"{type(request).__name__} before the guest was started")
         machine = Machine(request)
-        answer: wire.AnyAnswer = wire.Made(machine.created)
+        answer: wire.AnyAnswer = wire.Done()
     except (MigrationError, OSError) as error:
         answer = wire.Refused(str(error))
     connection.send(wire.encode((number, answer)))
     return machine
 
 
-def _serve_one(machine: Machine, connection: socket.socket) -> bool:
+def serve_one(machine: Machine, connection: socket.socket) -> bool:
+    """Answer what came on `connection`; False where the other end says quit, or is gone."""
     packet = connection.recv(wire.PACKET_BYTES)
     if not packet:
         return False

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.guests.content import PAGE_WORDS, Words
+from pipeline.records.record import MadeFile
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
 from workers.memory import shared_memory
@@ -30,49 +31,68 @@ def anonymous_memory(size_bytes: int) -> int:
         raise GuestError(f"memory of {size_bytes} bytes: {error.strerror}") from None
 
 
-def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> tuple[int, bool]:
-    """A descriptor of `path`, `size_bytes` long, the caller's; and whether it was made just now.
+def make_file(path: Path) -> MadeFile | None:
+    """Make `path`, empty, for memory to land in; None where it is there.
+
+    ConfigError where it cannot be.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    status = os.fstat(fd)
+    os.close(fd)
+    return MadeFile(str(path.absolute()), status.st_dev, status.st_ino)
+
+
+def remove_file(made: MadeFile) -> None:
+    """Undo `make_file`, unless another file has taken the place."""
+    with suppress(OSError):
+        status = Path(made.path).stat()
+        if (status.st_dev, status.st_ino) == (made.device, made.inode):
+            Path(made.path).unlink()
+
+
+def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> int:
+    """A descriptor of the file `path`, made `size_bytes` long; the caller's.
 
     `cleared`: nothing of what it held is kept. ConfigError when it cannot be written, is
     no file, or would have to be truncated while some process has it mapped.
     """
-    fd, created = _open_or_create(path)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is not a file that memory can land in")
-        _lock(fd, path)
+        lock(fd, path)
         if cleared or status.st_size != size_bytes:
             _refuse_if_mapped(path, status, size_bytes)
             os.ftruncate(fd, 0 if cleared else size_bytes)
             os.ftruncate(fd, size_bytes)
     except (OSError, ConfigError) as error:
         os.close(fd)
-        if created:
-            path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ConfigError(f"{path}: {size_bytes} bytes: {error.strerror}") from None
         raise
-    return fd, created
+    return fd
 
 
-def _lock(fd: int, path: Path) -> None:
-    """Keep others from landing in the same file, for as long as it is open anywhere."""
+def lock(fd: int, path: Path) -> None:
+    """Keep others from moving the memory in this file, for as long as it is open anywhere.
+
+    ConfigError where somebody does already.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(f"{path} is locked: another guest lands in it, or lives there") from None
-
-
-def _open_or_create(path: Path) -> tuple[int, bool]:
-    flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        try:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
-        except FileExistsError:
-            return os.open(path, flags), False
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise ConfigError(
+            f"{path} is locked: another migration moves it, or a guest lives there"
+        ) from None
 
 
 def _refuse_if_mapped(path: Path, status: os.stat_result, size_bytes: int) -> None:

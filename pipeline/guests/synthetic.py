@@ -1,128 +1,42 @@
 """A synthetic guest as the engine sees it, at the source and at the destination.
 
-Owns the guest's process, the socket to it and a descriptor of its memory; all end with
-`close`. Every question has a deadline.
+Owns a descriptor of the guest's memory and the conversation with its process. A process that
+was started here ends with `close`, one that lives on its own stays as it is.
 """
 
-import contextlib
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.guests import wire
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
+from pipeline.guests.conversation import close_all
+from pipeline.guests.process import GuestProcess
 from pipeline.guests.workload import Workload
+from pipeline.records.record import StoppedGuest
 from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
 
-_ANSWER_S = 5.0
 _WHOLE_MEMORY_S = 30.0
 _WHOLE_MEMORY_S_A_GIB = 10.0
 """Filling takes 1.2 s a GiB, checking 0.5 s, on an idle machine."""
 
-_END_S = 1.0
-_ROOT = Path(__file__).parents[2]
 
-T = TypeVar("T", bound=wire.Answer)
-
-
-class _Machine:
-    """The process of a guest and the conversation with it."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = _start_process(theirs.fileno())
-        self.pid = self._process.pid
-
-    def ask(self, request: wire.Request, expected: type[T], within_s: float = _ANSWER_S) -> T:
-        """The answer to `request`; GuestError for a refusal, a death or silence."""
-        answer, fds = self._ask(request, within_s)
-        _close_all(fds)
-        return self._expect(answer, expected)
-
-    def describe(self) -> tuple[wire.Described, int]:
-        """Where the guest's memory is, and a descriptor of it, the caller's."""
-        answer, fds = self._ask(wire.Describe(), _ANSWER_S)
-        return self._expect(answer, wire.Described), fds[0]
-
-    def close(self) -> None:
-        """End the process and wait for it. Idempotent."""
-        if self._socket.fileno() < 0:
-            return
-        with contextlib.suppress(GuestError):
-            self.ask(wire.Quit(), wire.Done, _END_S)
-        self._socket.close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def is_dead(self) -> bool:
-        """Whether the process has ended."""
-        return self._process.poll() is not None
-
-    def _ask(self, request: wire.Request, within_s: float) -> tuple[wire.AnyAnswer, list[int]]:
-        self._number += 1
-        who = f"the guest process {self.pid}"
-        try:
-            self._socket.settimeout(within_s)
-            self._socket.send(wire.encode((self._number, request)))
-            return self._hear(time.monotonic() + within_s)
-        except TimeoutError:
-            what = type(request).__name__.lower()
-            raise GuestError(f"{who} did not answer {what} within {within_s:g} s") from None
-        except ConnectionError:
-            raise GuestError(f"{who} died") from None
-        except OSError as error:
-            raise GuestError(f"{who} cannot be asked: {error.strerror}") from None
-
-    def _hear(self, until: float) -> tuple[wire.AnyAnswer, list[int]]:
-        while (left_s := until - time.monotonic()) > 0:
-            self._socket.settimeout(left_s)
-            packet, fds, _, _ = socket.recv_fds(
-                self._socket, wire.PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
-            )
-            if not packet:
-                raise ConnectionResetError
-            number, answer = wire.decode_answer(packet)
-            if number == self._number:
-                return answer, fds
-            _close_all(fds)
-        raise TimeoutError
-
-    def _expect(self, answer: wire.AnyAnswer, expected: type[T]) -> T:
-        if isinstance(answer, wire.Refused):
-            raise GuestError(answer.reason)
-        if not isinstance(answer, expected):
-            raise GuestError(f"the guest process {self.pid} answered {type(answer).__name__}")
-        return answer
+def _started(memory_bytes: int, workload: Workload | None, path: Path | None) -> GuestProcess:
+    """A process of our own with memory, in `path` or without a name."""
+    process = GuestProcess.start()
+    start = wire.Start(memory_bytes, workload, None if path is None else str(path))
+    try:
+        process.talk.ask(start, wire.Done, _patience_s(memory_bytes))
+    except BaseException:
+        process.close()
+        raise
+    return process
 
 
-def _start_process(fd: int) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipeline.guests.machine", str(fd)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(fd,),
-        process_group=0,  # a terminal's SIGINT must not meet it before it ignores them
-    )
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _patience_s(memory_bytes: int) -> float:
+    return _WHOLE_MEMORY_S + _WHOLE_MEMORY_S_A_GIB * memory_bytes / 2**30
 
 
 class _Guest:
@@ -132,61 +46,87 @@ class _Guest:
     name = "the synthetic guest"
     can_stop = True
 
-    def __init__(self, memory_bytes: int, workload: Workload | None, path: Path | None) -> None:
-        start = wire.Start(memory_bytes, workload, None if path is None else str(path))
-        self._within_s = _WHOLE_MEMORY_S + _WHOLE_MEMORY_S_A_GIB * memory_bytes / 2**30
-        self._machine = _Machine()
-        self.pid = self._machine.pid
+    def __init__(self, machine: GuestProcess) -> None:
+        self._machine = machine
+        self.process = machine.process
+        self.pid = machine.process.pid
         self.blocks: list[GuestBlock] = []
         try:
-            self._created = self._machine.ask(start, wire.Made, self._within_s).created
-            described, fd = self._machine.describe()
+            self._described, fd = machine.talk.describe()
         except BaseException:
-            self._machine.close()
+            machine.close()
             raise
-        self.blocks.append(GuestBlock(described.name, described.pages, fd))
-        self._address = described.address
+        self.blocks.append(GuestBlock(self._described.name, self._described.pages, fd))
+
+    def _expect_state(self, *states: wire.State) -> None:
+        """GuestError, and nothing left open, for a guest that is in none of them."""
+        if self._described.state not in states:
+            self._close()
+            raise GuestError(f"the guest process {self.pid} is {self._described.state}")
 
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""
-        return self._machine.is_dead()
+        return self._machine.is_dead
 
     def statistics(self) -> GuestStatistics:
         """The dirty rate since the last call, and the gap, where it has arrived."""
-        told = self._machine.ask(wire.Statistics(), wire.Told)
+        told = self._machine.talk.ask(wire.Statistics(), wire.Told)
         return GuestStatistics(told.dirty_rate, told.gap_ms)
 
     def self_check(self) -> str | None:
         """None when its memory is right, else the first wrong page and how it is wrong."""
-        return self._machine.ask(wire.Check(), wire.Checked, self._within_s).bad
+        within_s = _patience_s(self._described.pages * PAGE_BYTES)
+        return self._machine.talk.ask(wire.Check(), wire.Checked, within_s).bad
 
     def _close(self) -> None:
         self._machine.close()
-        _close_all([block.fd for block in self.blocks])
+        close_all(block.fd for block in self.blocks)
         self.blocks = []
 
 
 class SyntheticGuest(_Guest):
-    """A SourceGuest: filled, and running, when the constructor returns."""
+    """A SourceGuest: the machine of `machine`, or one that is at `socket`, filled and running."""
 
-    def __init__(self, memory_bytes: int, workload: Workload, path: Path | None = None) -> None:
-        super().__init__(memory_bytes, workload, path)
+    def __init__(self, machine: GuestProcess, socket: Path | None = None) -> None:
+        super().__init__(machine)
+        self._expect_state("running", "paused")
+        where = None if socket is None else str(socket.absolute())
+        self.leash = None if where is None else StoppedGuest(machine.process, where)
         self._run_state: str | None = None
         self._refusal: str | None = None
 
+    @classmethod
+    def start(
+        cls, memory_bytes: int, workload: Workload, path: Path | None = None
+    ) -> "SyntheticGuest":
+        """One that is started here: filled, and running."""
+        return cls(_started(memory_bytes, workload, path))
+
+    @classmethod
+    def attach(cls, socket: Path) -> "SyntheticGuest":
+        """One that lives on its own."""
+        return cls(GuestProcess.attach(socket), socket)
+
     def arm(self) -> list[Mapping]:
         """The guest registers its own memory."""
-        self._refusal = self._machine.ask(wire.Arm(), wire.Armed).error
-        return [] if self._refusal else [Mapping(0, self.pid, self._address)]
+        self._refusal = self._machine.talk.ask(wire.Arm(), wire.Armed).error
+        return [] if self._refusal else [Mapping(0, self.pid, self._described.address)]
 
     def why_not_armed(self) -> str:
         """What the kernel said."""
         return self._refusal or ""
 
+    def run_state(self) -> str:
+        """Running or paused."""
+        described, fd = self._machine.talk.describe()
+        close_all([fd])
+        return described.state
+
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""
         if self._run_state is None:
-            self._run_state = self._machine.ask(wire.Stop(), wire.Stopped).run_state
+            self._run_state = "running"  # it may hear us, and the answer not come
+            self._run_state = self._machine.talk.ask(wire.Stop(), wire.Stopped).run_state
         return self._run_state
 
     def check_stopped(self) -> None:
@@ -195,39 +135,62 @@ class SyntheticGuest(_Guest):
     def resume(self) -> None:
         """Undo `stop`."""
         if self._run_state == "running":
-            self._machine.ask(wire.Resume(), wire.Done)
+            self._machine.talk.ask(wire.Resume(), wire.Done)
         self._run_state = None
+
+    def leave(self) -> None:
+        """It runs elsewhere: never again here."""
+        self._machine.talk.ask(wire.Leave(), wire.Done)
 
     def save_devices(self) -> list[Section]:
         """Clock, prng, counters, workload."""
-        return self._machine.ask(wire.Save(), wire.Saved).sections
+        return self._machine.talk.ask(wire.Save(), wire.Saved).sections
 
     def close(self) -> None:
-        """End the guest. Idempotent."""
+        """End the guest, or let go of one that lives on. Idempotent."""
         self._close()
 
 
 class SyntheticArrival(_Guest):
-    """An ArrivingGuest: paused, its memory all holes, in `path` or without a name."""
+    """An ArrivingGuest: paused, its memory all holes."""
 
-    def __init__(self, blocks: Sequence[BlockInfo], path: Path | None = None) -> None:
-        if [block.name for block in blocks] != ["ram"]:
-            names = ", ".join(block.name for block in blocks)
-            raise GuestError(f"a synthetic guest has one block, ram; these came: {names}")
-        super().__init__(blocks[0].pages * PAGE_BYTES, None, path)
-        self._path = path
+    def __init__(self, machine: GuestProcess, blocks: Sequence[BlockInfo]) -> None:
+        super().__init__(machine)
+        self._expect_state("waiting")
+        if blocks[0].pages != self._described.pages:
+            self._close()
+            raise GuestError(
+                f"the guest that waits here has {self._described.pages} pages of memory,"
+                f" {blocks[0].pages} come"
+            )
+
+    @classmethod
+    def start(cls, blocks: Sequence[BlockInfo], path: Path | None = None) -> "SyntheticArrival":
+        """One that is started here, its memory in `path` or without a name."""
+        _check_blocks(blocks)
+        return cls(_started(blocks[0].pages * PAGE_BYTES, None, path), blocks)
+
+    @classmethod
+    def attach(cls, socket: Path, blocks: Sequence[BlockInfo]) -> "SyntheticArrival":
+        """One that waits at `socket`."""
+        _check_blocks(blocks)
+        return cls(GuestProcess.attach(socket), blocks)
 
     def load_devices(self, sections: list[Section]) -> None:
         """Take the four sections and nothing else."""
-        self._machine.ask(wire.Load(sections), wire.Done)
+        self._machine.talk.ask(wire.Load(sections), wire.Done)
 
-    def start(self) -> bool:
-        """Let it go on."""
-        self._machine.ask(wire.Resume(), wire.Done)
-        return True
+    def begin(self, *, run: bool) -> bool:
+        """Let it go on, or accept it as it is."""
+        self._machine.talk.ask(wire.Resume() if run else wire.Accept(), wire.Done)
+        return run
 
-    def close(self, *, arrived: bool) -> None:
-        """End the guest; the file of one that did not arrive goes, if it was made here."""
+    def close(self) -> None:
+        """End the guest, or let go of one that lives on. Idempotent."""
         self._close()
-        if self._path is not None and self._created and not arrived:
-            self._path.unlink(missing_ok=True)
+
+
+def _check_blocks(blocks: Sequence[BlockInfo]) -> None:
+    if [block.name for block in blocks] != ["ram"]:
+        names = ", ".join(block.name for block in blocks)
+        raise GuestError(f"a synthetic guest has one block, ram; these came: {names}")

@@ -5,7 +5,7 @@ socket, each with the number of its request: an answer that comes too late is kn
 one. Only `Described` comes with a file descriptor, that of the memory.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +16,7 @@ from protocol.devices import Section
 PACKET_BYTES = 128 << 10
 """What a packet may be at most; the device state of a guest takes under 1 KiB."""
 
+State = Literal["waiting", "running", "paused", "gone"]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -24,8 +25,8 @@ class Request(Struct, frozen=True, tag=True):
 
 
 class Start(Request, frozen=True):
-    """First of all: make memory, in `path` or without a name. With a workload, fill it and
-    run; without one, wait to be filled."""
+    """First of all: make memory, in the file `path` or without a name. With a workload, fill it
+    and run; without one, wait to be filled: Done."""
 
     memory_bytes: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     workload: Workload | None
@@ -33,7 +34,7 @@ class Start(Request, frozen=True):
 
 
 class Describe(Request, frozen=True):
-    """Where the memory is: Described."""
+    """Where the memory is, and whether it is in use: Described."""
 
 
 class Arm(Request, frozen=True):
@@ -66,6 +67,14 @@ class Statistics(Request, frozen=True):
     """What was reached since the last time: Told."""
 
 
+class Accept(Request, frozen=True):
+    """It has arrived for good, and stays paused: Done. Idempotent."""
+
+
+class Leave(Request, frozen=True):
+    """It was given away while it was paused: never run here again. Done. Idempotent."""
+
+
 class Quit(Request, frozen=True):
     """End: Done, then the socket closes."""
 
@@ -78,18 +87,16 @@ class Done(Answer, frozen=True):
     """It is done."""
 
 
-class Made(Answer, frozen=True):
-    """The memory is there; `created`: so was the file it lies in not before."""
-
-    created: bool
-
-
 class Described(Answer, frozen=True):
-    """The one block; its descriptor comes along. `address`: where the process has it mapped."""
+    """The one block; its descriptor comes along. `address`: where the process has it mapped.
+
+    `state` is `waiting` for one that has not arrived, `gone` for one that was given away.
+    """
 
     name: str
     pages: int
     address: int
+    state: State
 
 
 class Armed(Answer, frozen=True):
@@ -130,9 +137,10 @@ class Refused(Answer, frozen=True):
 
 
 AnyRequest = (
-    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Quit
+    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Accept
+    | Leave | Quit
 )  # fmt: skip
-AnyAnswer = Done | Made | Described | Armed | Stopped | Saved | Checked | Told | Refused
+AnyAnswer = Done | Described | Armed | Stopped | Saved | Checked | Told | Refused
 
 _ENCODER = msgspec.msgpack.Encoder()
 _REQUEST = msgspec.msgpack.Decoder(tuple[Number, AnyRequest])

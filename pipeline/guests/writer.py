@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+from pipeline.records.processes import Process, maybe_process
 from protocol.errors import GuestError
 
 _STOP_S = 1.0
@@ -30,10 +31,19 @@ class Writer:
             raise GuestError(f"no process {pid} writes the memory: {error.strerror}") from None
         self._poll = select.poll()
         self._poll.register(self._pidfd, select.POLLIN)
+        found = maybe_process(pid)
+        if found is None:
+            self.close()
+            raise self._gone()
+        self.process: Process = found
+
+    def runs(self) -> bool:
+        """Whether it is not stopped."""
+        return "T" not in self._thread_states()
 
     def stop(self) -> str:
         """Stop all its threads; the run state that it had. Idempotent."""
-        if "T" not in self._thread_states():
+        if self.runs():
             self._signal(signal.SIGSTOP)
             self._stopped = True
         self._wait_until_stopped()

@@ -19,7 +19,9 @@ from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.progress import Observer
+from pipeline.records.store import make_state_folder
 from pipeline.result import Result, exit_code, write_out, write_result
+from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.signals import interrupted_once
 from protocol.errors import ConfigError, MigrationError
 from protocol.status import Status
@@ -141,6 +143,75 @@ def migrate(
 
 
 @app.command()
+def guest(
+    config: ConfigPath,
+    socket: Annotated[Path, typer.Option("--socket", metavar="PATH", help="Where it answers.")],
+    incoming: Annotated[
+        bool, typer.Option("--incoming", help="Wait, empty, to be filled by a migration.")
+    ] = False,
+    sets: Sets = None,
+    quiet: Quiet = False,
+) -> int:
+    """Be a synthetic guest that outlives its migrations, until SIGINT or SIGTERM.
+
+    \b
+    pageferry guest configs/guest.yaml --socket /tmp/g.sock
+    pageferry guest configs/guest.yaml --socket /tmp/g-in.sock --incoming
+    pageferry run configs/guest.yaml --set guest.socket=/tmp/g.sock \\
+        --set destination.socket=/tmp/g-in.sock
+    """
+    loaded = load_config(config, sets or [])
+    from pipeline.shell.guest import be_guest
+    from pipeline.shell.logs import configure_logging
+
+    configure_logging(quiet=quiet)
+    be_guest(loaded, socket, incoming=incoming)
+    return 0
+
+
+@app.command()
+def resolve(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="As both results name it.")],
+    peer_record: Annotated[
+        Path | None,
+        typer.Option(
+            "--peer-record", metavar="FILE", help="At the source: what resolve printed there."
+        ),
+    ] = None,
+) -> int:
+    """Settle a migration whose commit was not answered (guest-alive: unknown).
+
+    First at the destination, where it closes and prints the record; then at the source, where
+    the guest goes on, or is given up, as that record says.
+
+    \b
+    pageferry resolve SESSION > record.json                   # at the destination
+    pageferry resolve SESSION --peer-record record.json       # at the source
+    """
+    from pipeline.leftovers.resolve import resolve_destination, resolve_source
+    from pipeline.records.record import encode_record
+
+    if peer_record is None:
+        write_out(encode_record(resolve_destination(session)).decode())
+    else:
+        write_out(f"{resolve_source(session, peer_record)}\n")
+    return 0
+
+
+@app.command()
+def cleanup() -> int:
+    """Put right what killed commands have left: guests that stand still, files, folders.
+
+    Exit code 1 where something is left that only `pageferry resolve` may decide.
+    """
+    from pipeline.leftovers.cleanup import cleanup as put_right
+
+    said, whole = put_right()
+    write_out("".join(f"{line}\n" for line in said))
+    return 0 if whole else 1
+
+
+@app.command()
 def check(config: ConfigPath, sets: Sets = None) -> None:
     """Check a file and print the configuration that it means, defaults and all.
 
@@ -190,7 +261,8 @@ def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, 
     from pipeline.shell.logs import configure_logging
 
     configure_logging(quiet=quiet)
-    with interrupted_once():
+    make_state_folder()
+    with interrupted_once(), own_temporary_folder():
         result = _result_of(migration, quiet=quiet)
     try:
         if json_path is not None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from pipeline.config.model import Config
-from pipeline.config.model import SyntheticGuest as SyntheticConfig
+from pipeline.config.model import FileGuest as FileConfig
 from pipeline.guests.base import SourceGuest
 from pipeline.guests.file import FileGuest
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.guests.workload import Workload
+from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, every_so_often
+from pipeline.records.processes import Process, maybe_process
 from pipeline.result import Result
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.source.coordinator import Coordinator
@@ -21,11 +23,25 @@ from workers.pool import warm_up
 
 
 def make_guest(config: Config) -> SourceGuest:
-    """The guest that `config` describes, running; GuestError where there is none."""
+    """The guest that `config` describes, running; GuestError where there is none.
+
+    What an earlier migration of a guest that lives on its own has left is put right first.
+    """
     guest = config.guest
-    if isinstance(guest, SyntheticConfig):
-        return SyntheticGuest(guest.memory, Workload(**guest.workload.model_dump()))
-    return FileGuest(guest.path, guest.pid)
+    if isinstance(guest, FileConfig):
+        writer = None if guest.pid is None else maybe_process(guest.pid)
+        clear_way(lambda record: writer is not None and record.guest == writer)
+        return FileGuest(guest.path, guest.pid)
+    if guest.socket is None:
+        return SyntheticGuest.start(guest.memory, Workload(**guest.workload.model_dump()))
+    socket = str(guest.socket.absolute())
+    clear_way(lambda record: record.socket == socket and is_alive(record.guest))
+    return SyntheticGuest.attach(guest.socket)
+
+
+def is_alive(guest: Process | None) -> bool:
+    """Whether a guest that is on record lives."""
+    return guest is not None and guest.is_alive
 
 
 def migrate(

@@ -13,8 +13,8 @@ import structlog
 
 from pipeline.config.model import Config
 from pipeline.guests.base import SourceGuest
-from pipeline.result import GuestAlive
 from pipeline.shell.logs import log_if_unexpected
+from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
 from pipeline.source.rounds import FixedParts, Rounds, Verdict
@@ -22,7 +22,7 @@ from pipeline.source.switch_over import SwitchOver
 from pipeline.tracking.choice import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, GuestError, NotStartedThere
+from protocol.errors import Cancelled, NotStartedThere
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -34,7 +34,7 @@ DEVICES_MS = 25.0
 class Coordinator:
     """One migration at its source; owned by the thread that calls `migrate`.
 
-    The guest is the caller's; `guest_alive` says where it runs when `migrate` is over.
+    The guest is the caller's; `custody.alive` says where it runs when `migrate` is over.
     """
 
     def __init__(
@@ -48,12 +48,11 @@ class Coordinator:
     ) -> None:
         self._guest = guest
         self._status = status
-        self._run_state: str | None = None
         self.cancel = Event()
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
-        self.guest_alive: GuestAlive | None = "source"
+        self.custody = Custody(guest, config.name, self.engine.session_id)
         self.guest_dirty_rate: float | None = None
         self.error: str | None = None
 
@@ -61,6 +60,7 @@ class Coordinator:
         """Move the guest. How it ended is in the status; errors are in `error`."""
         self._status.change(Status.NONE, Status.SETUP)
         try:
+            self.custody.open()
             self.engine.set_up()
             self._status.change(Status.SETUP, Status.ACTIVE)
             self._guest.statistics()
@@ -71,6 +71,7 @@ class Coordinator:
             self._fail(error)
         finally:
             self.engine.close()
+            self.custody.close()
 
     def _send_rounds(self) -> None:
         """Round after round, until what is left fits into the downtime."""
@@ -125,8 +126,8 @@ class Coordinator:
     def _switch_over(self) -> None:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate
         self.clock.start()
-        self._run_state = self._guest.stop()
-        sections = [*self._guest.save_devices(), encode_global_state(self._run_state)]
+        run_state = self.custody.stop()
+        sections = [*self._guest.save_devices(), encode_global_state(run_state)]
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
         steps.send_last()
@@ -138,33 +139,21 @@ class Coordinator:
         self._guest.check_stopped()
         if not self._status.change(Status.ACTIVE, Status.DEVICE):
             raise Cancelled("cancelled")
+        self.custody.intend()
         self.engine.pump.commit()
-        self.guest_alive = "unknown"
         try:
             steps.commit()
         except NotStartedThere:
-            self.guest_alive = "source"
+            self.custody.refused()
             raise
-        self.guest_alive = None if self._guest.kind == "file" else "destination"
-        self.engine.link.send(c.Alive())
+        self.engine.link.send(c.Settled() if self.custody.given() else c.Alive())
         self._status.change(Status.DEVICE, Status.COMPLETED)
-
-    def _take_back(self) -> None:
-        """Let the guest run again if it ran; what went wrong first stays the reason."""
-        try:
-            if self._run_state == "running":
-                self._guest.resume()
-        except GuestError:
-            self.guest_alive = "none"
-        if self._guest.is_dead():
-            self.guest_alive = "none"
 
     def _fail(self, error: Exception) -> None:
         """Take the guest back where it is still ours, tell the other end, keep the reason."""
         cancelled = isinstance(error, Cancelled)
         self.error = str(error)
-        if self.guest_alive == "source":
-            self._take_back()
+        self.custody.take_back()
         if cancelled:
             self._status.change(self._status.status, Status.CANCELLING)
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))

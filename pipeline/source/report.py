@@ -64,7 +64,7 @@ def result_of(
         name=config.name,
         session=engine.session_id.hex(),
         verified=verified(config.verify) if completed else False,
-        guest_alive=coordinator.guest_alive,
+        guest_alive=coordinator.custody.alive,
         tracker=engine.tracking.name,
         tracker_reason=engine.tracking.reason,
         rounds=[_round(count) for count in engine.statistics.rounds],

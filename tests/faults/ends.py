@@ -30,7 +30,7 @@ class RunningReceiver(Thread):
         self.receiver = Receiver(
             Uri("tcp", "127.0.0.1", 0),
             Parameters.model_validate({"decompress-threads": workers}),
-            lambda _: guest,
+            lambda *_: guest,
             self.status,
             autostart=True,
             commit_timeout_s=END_S,
@@ -54,7 +54,7 @@ class RunningReceiver(Thread):
         self.receiver.cancel.set()
         self.ended()
         del self.receiver  # one that is kept keeps its slots mapped
-        self.guest.close(arrived=False)
+        self.guest.close()
 
     def ended(self) -> Status:
         """How it ended; AssertionError when it does not end."""

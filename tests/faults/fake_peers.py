@@ -83,8 +83,8 @@ class _Peer:
 class FakeSource(_Peer):
     """A source that has greeted nobody yet; `connect` opens a data connection."""
 
-    def __init__(self, uri: Uri) -> None:
-        super().__init__(zmq.DEALER, SESSION)
+    def __init__(self, uri: Uri, session: bytes = SESSION) -> None:
+        super().__init__(zmq.DEALER, session)
         self.socket.connect(uri.endpoint)
 
     def __enter__(self) -> "FakeSource":

@@ -36,6 +36,8 @@ class LeavingMemory:
         self.memory.words[:] = content
         self.blocks = [GuestBlock("memory", len(content), self._fd)]
         self.runs = True
+        self.process = None
+        self.leash = None
 
     def arm(self) -> list[Mapping]:
         """Nothing: the tracker is `hash`."""
@@ -48,6 +50,13 @@ class LeavingMemory:
     def is_dead(self) -> bool:
         """Nothing runs that could end."""
         return False
+
+    def run_state(self) -> str:
+        """It runs until it is stopped."""
+        return "running" if self.runs else "paused"
+
+    def leave(self) -> None:
+        """It has left."""
 
     def stop(self) -> str:
         """Let the test stop whoever writes."""
@@ -84,6 +93,7 @@ class ArrivingMemory:
         flags = os.O_RDWR if writable else os.O_RDONLY
         self._fd = os.open(f"/proc/self/fd/{self._own}", flags | os.O_CLOEXEC)
         self.blocks = [GuestBlock("memory", pages, self._fd)]
+        self.process = None
         self.done: list[str] = []
         self.started = Event()
         self.at_start: Words | None = None
@@ -97,8 +107,9 @@ class ArrivingMemory:
         """Note it."""
         self.done.append("load")
 
-    def start(self) -> bool:
+    def begin(self, *, run: bool) -> bool:
         """Note it, and what memory is at this moment."""
+        assert run
         self.done.append("start")
         self.at_start = self.words()
         self.started.set()
@@ -116,7 +127,9 @@ class ArrivingMemory:
         """Nothing to tell."""
         return GuestStatistics()
 
-    def close(self, *, arrived: bool) -> None:
-        """Let the memory go."""
-        os.close(self._own)
-        os.close(self._fd)
+    def close(self) -> None:
+        """Let the memory go. Idempotent."""
+        while self.blocks:
+            self.blocks.pop()
+            os.close(self._own)
+            os.close(self._fd)

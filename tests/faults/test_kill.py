@@ -4,7 +4,7 @@ Who is killed falls silent for as long as the other one's patience lasts, so all
 of an end wait at the same time.
 """
 
-import shutil
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,7 @@ import xxhash
 
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
+from pipeline.leftovers.cleanup import cleanup
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
 from pipeline.source.command import make_guest, migrate
@@ -123,7 +124,7 @@ def source_killed(folder: Path, phase: str) -> Outcome:
 def source_falls_silent(folder: Path, phase: str) -> Outcome:
     """The same for phases that pass too quickly to be hit: the source is a fake."""
     there = waiting_destination(folder, phase)
-    with FakeSource(there.uri) as source:
+    with FakeSource(there.uri, os.urandom(16)) as source:
         source.greet(HELLO)
         if phase == "before commit":
             stream = encode_sections([encode_global_state("running")])
@@ -178,14 +179,8 @@ def left() -> Left:
                 dict(zip(PHASES, sources, strict=True)),
                 dict(zip(PHASES, destinations, strict=True)),
             )
-        remove_what_the_dead_left(folder)
+        assert cleanup()[1]
     return outcomes
-
-
-def remove_what_the_dead_left(folder: Path) -> None:
-    """The folder of the fork server's own socket, which multiprocessing removes at exit."""
-    for path in folder.glob("pymp-*"):
-        shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -48,7 +48,7 @@ def test_the_start_comes_after_everything_else(late: int) -> None:
         assert there.guest.done == ["load"]
         here.say(c.Commit())
         here.expect(c.Started)
-        here.say(c.Alive())
+        here.say(c.Settled())
         assert there.ended() is Status.COMPLETED
         assert there.guest.done == ["load", "start"]
         assert there.guest.at_start is not None

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -190,20 +189,12 @@ def test_the_writer_runs_on_when_the_switch_over_fails(folder: Path, shm: Path) 
 def test_a_quiet_file_that_is_not_quiet(folder: Path, shm: Path) -> None:
     """A copy that never was the file's content at any one time, called verified."""
     source, target = image(shm / "source"), shm / "target"
-    end = Event()
+    with source.open("r+b") as file:
 
-    def write() -> None:
-        with source.open("r+b") as file:
-            while not end.is_set():
-                os.pwrite(file.fileno(), time.monotonic_ns().to_bytes(8, "little"), 0)
+        def write() -> None:
+            os.pwrite(file.fileno(), time.monotonic_ns().to_bytes(8, "little"), 0)
 
-    writer = Thread(target=write)
-    writer.start()
-    try:
-        here, there = both_ends(settings(file_guest(source), to=target), folder)
-    finally:
-        end.set()
-        writer.join()
+        here, there = both_ends(settings(file_guest(source), to=target), folder, watch=write)
     assert (here.status, there.status) == ("failed", "failed")
     assert here.error_desc == f"{source} is being written"
     assert here.verified is False

@@ -216,9 +216,7 @@ LATER_KEYS = [
     "convergence",
     "destination.data-ports",
     "destination.qmp",
-    "destination.socket",
     "guest.qmp",
-    "guest.socket",
     "security.keys",
     "security.peers",
 ]

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from pipeline.guests.content import PAGE_WORDS
-from pipeline.guests.memory import anonymous_memory, mapped_by, named_memory
+from pipeline.guests.memory import (
+    anonymous_memory,
+    make_file,
+    mapped_by,
+    named_memory,
+    remove_file,
+)
 from protocol.errors import ConfigError, GuestError
 from tests.pipeline.guests.helpers import memory_of, open_files, python
 
@@ -55,9 +61,8 @@ def test_a_file_is_made_to_fit_and_cleared_where_asked(tmp_path: Path, size: int
     path = tmp_path / "a"
     path.write_bytes(b"x" * size)
     for cleared, kept in ((False, min(size, 8192)), (True, 0)):
-        fd, created = named_memory(path, 8192, cleared=cleared)
+        fd = named_memory(path, 8192, cleared=cleared)
         os.close(fd)
-        assert not created
         assert path.read_bytes() == b"x" * kept + bytes(8192 - kept)
 
 
@@ -70,7 +75,8 @@ def test_a_mapped_file_is_not_truncated(tmp_path: Path) -> None:
         for size, cleared in ((4096, False), (8192, True), (12288, False)):
             with pytest.raises(ConfigError, match=f"process {mapper.pid} has it mapped"):
                 named_memory(path, size, cleared=cleared)
-        fd, _ = named_memory(path, 8192, cleared=False)
+        make_file(path)
+        fd = named_memory(path, 8192, cleared=False)
         os.close(fd)
     assert path.read_bytes() == b"x" * 8192
     assert not list(mapped_by(path.stat()))
@@ -89,11 +95,11 @@ def test_a_mapping_of_this_process_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_file_that_cannot_be_made_to_fit_is_not_left(tmp_path: Path) -> None:
-    """An empty file that stays behind after a refusal."""
+def test_a_file_that_cannot_be_made_to_fit_is_told(tmp_path: Path) -> None:
+    """A guest that is said to have room, and has none."""
+    make_file(tmp_path / "a")
     with pytest.raises(ConfigError, match="a: 2097152 bytes: File too large"):
         named_memory(tmp_path / "a", 2 << 20, cleared=False)
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -129,11 +135,31 @@ def test_runs_of_pages_land_where_they_belong() -> None:
 def test_nobody_lands_where_somebody_else_does(tmp_path: Path) -> None:
     """Two guests mixed in one file, both of them said to be whole."""
     path = tmp_path / "a"
-    fd, _ = named_memory(path, 8192, cleared=False)
+    make_file(path)
+    fd = named_memory(path, 8192, cleared=False)
     try:
-        with pytest.raises(ConfigError, match="is locked: another guest lands in it"):
+        with pytest.raises(ConfigError, match="is locked: another migration moves it"):
             named_memory(path, 8192, cleared=False)
     finally:
         os.close(fd)
-    fd, _ = named_memory(path, 8192, cleared=False)
+    fd = named_memory(path, 8192, cleared=False)
     os.close(fd)
+
+
+def test_only_what_was_made_here_is_removed(tmp_path: Path) -> None:
+    """Somebody's file that a failed migration removes; or gigabytes that it leaves."""
+    path = tmp_path / "landing"
+    made = make_file(path)
+    assert made is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert make_file(path) is None
+    (tmp_path / "other").write_bytes(b"x")
+    (tmp_path / "other").rename(path)
+    remove_file(made)
+    assert path.read_bytes() == b"x"
+    path.unlink()
+    again = make_file(path)
+    assert again is not None
+    remove_file(again)
+    remove_file(again)
+    assert not path.exists()

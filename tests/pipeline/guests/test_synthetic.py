@@ -28,16 +28,16 @@ RAM = [BlockInfo("ram", PAGES)]
 
 @pytest.fixture(name="guest")
 def _guest() -> Iterator[SyntheticGuest]:
-    guest = SyntheticGuest(MEMORY, UNIFORM)
+    guest = SyntheticGuest.start(MEMORY, UNIFORM)
     yield guest
     guest.close()
 
 
 @pytest.fixture(name="arrival")
 def _arrival() -> Iterator[SyntheticArrival]:
-    arrival = SyntheticArrival(RAM)
+    arrival = SyntheticArrival.start(RAM)
     yield arrival
-    arrival.close(arrived=True)
+    arrival.close()
 
 
 def test_it_moves_and_goes_on(guest: SyntheticGuest, arrival: SyntheticArrival) -> None:
@@ -50,7 +50,7 @@ def test_it_moves_and_goes_on(guest: SyntheticGuest, arrival: SyntheticArrival) 
     destination.load_devices(sections)
     assert destination.self_check() is None
     assert destination.statistics().gap_ms is None
-    assert destination.start()
+    assert destination.begin(run=True)
     wait_until(lambda: (destination.statistics().dirty_rate or 0) > 0)
     assert destination.self_check() is None
     gap_ms = destination.statistics().gap_ms
@@ -68,7 +68,7 @@ def test_the_gap_is_the_time_it_stood_still(
     arrival.load_devices(guest.save_devices())
     wait_until(lambda: time.monotonic() > stopped + 0.1)
     starting = time.monotonic()
-    arrival.start()
+    arrival.begin(run=True)
     gap_ms = arrival.statistics().gap_ms
     assert gap_ms is not None
     assert (starting - stopped) * 1000 <= gap_ms
@@ -112,7 +112,7 @@ def test_resume_without_a_stop_changes_nothing(guest: SyntheticGuest) -> None:
 def test_a_guest_that_writes_all_it_can_still_stops_at_once() -> None:
     """Work that is not cut into pieces: the stop would wait for 100 ms of backlog."""
     workload = replace(UNIFORM, dirty_rate=1 << 40, bytes_per_page=4096)
-    guest = SyntheticGuest(MEMORY, workload)
+    guest = SyntheticGuest.start(MEMORY, workload)
     try:
         wait_until(lambda: (guest.statistics().dirty_rate or 0) > 0)
         asked = time.monotonic()
@@ -166,7 +166,7 @@ def test_it_ends_when_its_socket_closes() -> None:
         "import os, signal, sys\n"
         "from pipeline.guests.synthetic import SyntheticGuest\n"
         "from tests.pipeline.guests.helpers import UNIFORM\n"
-        f"guest = SyntheticGuest({MEMORY}, UNIFORM)\n"
+        f"guest = SyntheticGuest.start({MEMORY}, UNIFORM)\n"
         "print(guest.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -197,7 +197,7 @@ def test_a_silent_guest_is_told_as_silent(guest: SyntheticGuest) -> None:
     os.kill(guest.pid, signal.SIGSTOP)
     for request, line in ((wire.Stop(), "stop"), (wire.Describe(), "describe")):
         with pytest.raises(GuestError, match=f"{guest.pid} did not answer {line} within 0.1 s"):
-            guest._machine.ask(request, wire.Done, 0.1)
+            guest._machine.talk.ask(request, wire.Done, 0.1)
     os.kill(guest.pid, signal.SIGCONT)
     before = open_files()
     assert guest.self_check() is None
@@ -213,12 +213,12 @@ def test_it_ignores_an_interrupt(guest: SyntheticGuest) -> None:
 def test_close_ends_it_whatever_it_does_and_leaves_nothing() -> None:
     """A descriptor or a process left behind by each migration."""
     before = open_files()
-    guest = SyntheticGuest(MEMORY, UNIFORM)
-    arrival = SyntheticArrival(RAM)
+    guest = SyntheticGuest.start(MEMORY, UNIFORM)
+    arrival = SyntheticArrival.start(RAM)
     os.kill(arrival.pid, signal.SIGSTOP)
     for _ in range(2):
         guest.close()
-        arrival.close(arrived=False)
+        arrival.close()
     assert not is_alive(guest.pid)
     assert not is_alive(arrival.pid)
     assert open_files() == before
@@ -228,11 +228,11 @@ def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     """A workload that does not fit: one line, and no process, descriptor or file."""
     before, children = open_files(), psutil.Process().children()
     with pytest.raises(GuestError, match="a working set of 600 pages"):
-        SyntheticGuest(100 * PAGE_BYTES, UNIFORM, tmp_path / "ram")
-    with pytest.raises(GuestError, match="cannot be written: Is a directory"):
-        SyntheticArrival(RAM, tmp_path)
+        SyntheticGuest.start(100 * PAGE_BYTES, UNIFORM)
+    with pytest.raises(GuestError, match="Is a directory"):
+        SyntheticArrival.start(RAM, tmp_path)
     with pytest.raises(GuestError, match="one block, ram; these came: ram, rom"):
-        SyntheticArrival([*RAM, BlockInfo("rom", 1)])
+        SyntheticArrival.start([*RAM, BlockInfo("rom", 1)])
     assert open_files() == before
     assert psutil.Process().children() == children
     assert not list(tmp_path.iterdir())
@@ -240,14 +240,14 @@ def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "line"),
-    [("start", "not arrived yet"), ("self_check", "not arrived yet"), ("statistics", "not arr")],
+    [("begin", "not arrived yet"), ("self_check", "not arrived yet"), ("statistics", "not arr")],
 )
 def test_nothing_runs_before_it_has_arrived(
     arrival: SyntheticArrival, method: str, line: str
 ) -> None:
     """A guest that is started on memory without its devices."""
     with pytest.raises(GuestError, match=line):
-        getattr(arrival, method)()
+        getattr(arrival, method)(**({"run": True} if method == "begin" else {}))
 
 
 def test_devices_are_saved_from_a_stopped_guest_alone(guest: SyntheticGuest) -> None:
@@ -269,19 +269,9 @@ def test_devices_are_loaded_once(guest: SyntheticGuest, arrival: SyntheticArriva
         arrival.load_devices(sections)
 
 
-@pytest.mark.parametrize("arrived", [True, False])
-def test_a_file_made_for_a_guest_goes_unless_it_arrived(tmp_path: Path, arrived: bool) -> None:
-    """A file of gigabytes left behind by a failed migration; or removed after a good one."""
-    path = tmp_path / "ram"
-    arrival = SyntheticArrival(RAM, path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    arrival.close(arrived=arrived)
-    assert path.exists() == arrived
-
-
 def test_private_memory_does_not_grow_with_the_guest() -> None:
     """Filling or checking in one piece: 150 MiB are what a process may take."""
-    guest = SyntheticGuest(512 << 20, replace(UNIFORM, working_set=256 << 20))
+    guest = SyntheticGuest.start(512 << 20, replace(UNIFORM, working_set=256 << 20))
     try:
         assert guest.self_check() is None
         status = Path(f"/proc/{guest.pid}/status").read_text()

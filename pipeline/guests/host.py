@@ -1,0 +1,106 @@
+"""A synthetic guest as a process that outlives its migrations: `pageferry guest`.
+
+Answers one client at a time on a UNIX socket; another one is told so. A client that goes away
+changes nothing about a guest that has arrived; one that was being filled waits anew, with fresh
+memory, so that nobody can start what a vanished migration has left.
+"""
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from pipeline.guests import wire
+from pipeline.guests.machine import Machine, serve_one
+from protocol.errors import ConfigError
+
+
+class GuestHost:
+    """The guest that `make` makes, and the socket at `path`; owned by the thread that serves.
+
+    ConfigError where the socket cannot be had.
+    """
+
+    def __init__(self, path: Path, make: Callable[[], Machine]) -> None:
+        self._path = path
+        self._make = make
+        self._listener = _listener(path)
+        self._client: socket.socket | None = None
+        self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._listener, select.POLLIN)
+        self._poll.register(self._wake_up, select.POLLIN)
+        self._ended = False
+        try:
+            self._machine = make()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def state(self) -> wire.State:
+        """Whether the guest runs, or why not."""
+        return self._machine.state
+
+    def end(self) -> None:
+        """Let `serve` return; for a signal's handler."""
+        os.eventfd_write(self._wake_up, 1)
+        self._ended = True
+
+    def serve(self) -> None:
+        """Be a guest until `end`, or until a client says quit."""
+        while not self._ended:
+            ready = dict(self._poll.poll(self._machine.run()))
+            if self._listener.fileno() in ready:
+                self._accept()
+            if self._client is not None and self._client.fileno() in ready:
+                self._hear(self._client)
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        if self._client is None:
+            self._client = client
+            self._poll.register(client, select.POLLIN)
+        else:
+            with client, suppress(OSError):
+                client.send(wire.encode((1, wire.Refused("another migration has this guest"))))
+
+    def _hear(self, client: socket.socket) -> None:
+        try:
+            stays = serve_one(self._machine, client)
+        except (OSError, msgspec.DecodeError):
+            stays = False
+        if not stays:
+            self._poll.unregister(client)
+            client.close()
+            self._client = None
+            if self._machine.state == "waiting":
+                self._machine.close()
+                self._machine = self._make()
+
+    def close(self) -> None:
+        """End the guest, remove the socket."""
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        os.close(self._wake_up)
+        if self._client is not None:
+            self._client.close()
+
+
+def _listener(path: Path) -> socket.socket:
+    """A socket at `path`, for this user alone."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"--socket: cannot listen at {path}: {error.strerror or error}") from None
+    finally:
+        os.umask(mask)
+    return listener

@@ -1,0 +1,97 @@
+"""The process of a synthetic guest: started by us and ended with us, or one that lives on.
+
+Either is spoken to by a conversation of ours alone.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+from pipeline.guests import wire
+from pipeline.guests.conversation import Conversation
+from pipeline.records.processes import Process, maybe_process
+from protocol.errors import GuestError
+
+_END_S = 1.0
+_ROOT = Path(__file__).parents[2]
+_CREDENTIALS = struct.Struct("3i")
+
+
+class GuestProcess:
+    """A guest's process and the conversation with it; `child` where it is ours to end."""
+
+    def __init__(
+        self, connection: socket.socket, pid: int, child: subprocess.Popen[bytes] | None
+    ) -> None:
+        self.talk = Conversation(connection, pid)
+        self._child = child
+        found = maybe_process(pid)
+        if found is None:
+            connection.close()
+            raise GuestError(f"the guest process {pid} died")
+        self.process: Process = found
+
+    @classmethod
+    def start(cls) -> "GuestProcess":
+        """A new one, which ends when our socket closes."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            child = _start_child(theirs.fileno())
+        return cls(ours, child.pid, child)
+
+    @classmethod
+    def attach(cls, path: Path) -> "GuestProcess":
+        """The one that listens at `path`; GuestError where none does."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            why = error.strerror or str(error)
+            raise GuestError(f"no guest answers at {path}: {why}") from None
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return cls(connection, _CREDENTIALS.unpack(told)[0], None)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is seen to have ended; one that has just closed our socket gets a moment."""
+        until = monotonic() + (_END_S if self.talk.was_cut else 0)
+        while self.process.is_alive:
+            if monotonic() > until:
+                return False
+            sleep(0.001)
+        return True
+
+    def close(self) -> None:
+        """Let go of it; one that we started ends, and is waited for. Idempotent."""
+        if self._child is not None and not self.talk.is_over:
+            with contextlib.suppress(GuestError):
+                self.talk.ask(wire.Quit(), wire.Done, _END_S)
+        self.talk.close()
+        if self._child is not None:
+            _reap(self._child)
+
+
+def _reap(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _start_child(fd: int) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "pipeline.guests.machine", str(fd)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        process_group=0,  # a terminal's SIGINT must not meet it before it ignores them
+    )

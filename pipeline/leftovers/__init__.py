@@ -1,0 +1,1 @@
+"""What is put right after an end that did not come to it: cleanup and resolve."""

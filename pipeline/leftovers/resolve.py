@@ -1,0 +1,58 @@
+"""Where a commit was left without an answer: the destination's record is closed and carried to
+the source, which then knows whether its guest may go on."""
+
+from pathlib import Path
+
+from pipeline.leftovers.settling import close_destination, settle_source
+from pipeline.records.record import Record, decode_record
+from pipeline.records.store import SessionRecord, find_record
+from protocol.commit import Step
+from protocol.errors import ConfigError, MigrationError
+
+
+def resolve_destination(session: str) -> Record:
+    """The destination's record, closed: a later commit is answered by it.
+
+    MigrationError where there is none, or nobody can say yet.
+    """
+    record = find_record(session, "destination")
+    try:
+        return close_destination(record)
+    finally:
+        record.close()
+
+
+def resolve_source(session: str, peer_record: Path) -> str:
+    """Let the source's guest go on, or give it up, as the destination's closed record says.
+
+    MigrationError for a record that does not say, and where there is nothing to resolve.
+    """
+    record = find_record(session, "source")
+    try:
+        return _resolve(record, _peer_record(peer_record, session))
+    finally:
+        record.close()
+
+
+def _resolve(record: SessionRecord, peer: Record) -> str:
+    if record.record.owner.is_alive:
+        raise MigrationError(f"process {record.record.owner.pid} is at work on this session")
+    step = Step.GIVEN if peer.step is Step.STARTED else Step.KEPT
+    if record.step is Step.OPEN:
+        raise MigrationError("the guest was never given away: `pageferry cleanup` lets it go on")
+    record.change(Step.INTENT, step, f"the destination's record says {peer.step}")
+    return settle_source(record)
+
+
+def _peer_record(path: Path, session: str) -> Record:
+    try:
+        record = decode_record(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"--peer-record: {path}: {error.strerror}") from None
+    if (record.session, record.role) != (session, "destination"):
+        raise MigrationError(f"{path} is the {record.role}'s record of session {record.session}")
+    if not record.closed:
+        raise MigrationError(
+            f"{path} is not closed: it must come from `pageferry resolve` at the destination"
+        )
+    return record

@@ -1,0 +1,73 @@
+"""What becomes of the record of an end whose command is gone: the rules, one end at a time.
+
+A guest goes on at the source only where no intent is on record, or the destination's closed
+record says that it did not start there. A record is removed when nobody can ask for it.
+"""
+
+from time import monotonic, sleep
+
+from pipeline.guests import wire
+from pipeline.leftovers.undo import ask_guest, guest_state, undo
+from pipeline.records.record import Record
+from pipeline.records.store import SessionRecord
+from protocol.commit import Step
+from protocol.errors import GuestError, MigrationError
+
+DEATH_SECONDS = 3.0
+"""A guest that its command started ends when the command is gone: some ms, on a busy machine."""
+
+
+def settle_source(session: SessionRecord) -> str:
+    """Do what the step of a source's record allows; what that was, in a few words."""
+    record = session.record
+    if record.step is Step.INTENT:
+        return "nobody knows yet whether the guest runs at the destination: see `resolve --help`"
+    if record.step is Step.GIVEN:
+        if record.socket is not None and record.guest is not None and record.guest.is_alive:
+            ask_guest(record.socket, wire.Leave())
+        session.remove()
+        return "the guest was given away"
+    for effect in record.effects:
+        undo(effect)
+    session.remove()
+    if record.guest is not None and not record.guest.is_alive:
+        return "the guest has ended: it runs nowhere"
+    return "the guest goes on here"
+
+
+def close_destination(session: SessionRecord) -> Record:
+    """The record, closed: whether the guest was started, or never will be.
+
+    MigrationError while its command is just starting it, or nobody can say.
+    """
+    while not session.record.closed:
+        if session.record.step is Step.COMMITTED:
+            _settle_committed(session)
+        else:
+            session.change(session.record.step, Step.NOT_STARTED, "closed by resolve or cleanup")
+    return session.record
+
+
+def _settle_committed(session: SessionRecord) -> None:
+    record = session.record
+    if record.owner.is_alive:
+        raise MigrationError(
+            f"process {record.owner.pid} is starting the guest of session {record.session}:"
+            " ask again, or end the process"
+        )
+    step = Step.STARTED if _has_started(record) else Step.NOT_STARTED
+    session.change(Step.COMMITTED, step, "as the guest's process says")
+
+
+def _has_started(record: Record) -> bool:
+    """Whether the start that was asked for came to the guest, whose command is dead."""
+    if record.guest is None:
+        return True  # a file: nothing more was to be done
+    if record.socket is not None and record.guest.is_alive:
+        return guest_state(record.socket) != "waiting"
+    until = monotonic() + DEATH_SECONDS
+    while record.guest.is_alive:
+        if monotonic() > until:
+            raise GuestError(f"the guest's process {record.guest.pid} does not end")
+        sleep(0.01)
+    return False

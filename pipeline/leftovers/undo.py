@@ -1,0 +1,61 @@
+"""How what a session did outside of its own processes is undone by somebody else.
+
+Each is harmless where there is nothing to undo any more.
+"""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import assert_never
+
+from pipeline.guests import wire
+from pipeline.guests.conversation import close_all
+from pipeline.guests.memory import remove_file
+from pipeline.guests.process import GuestProcess
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyEffect, MadeFile, StoppedGuest, StoppedWriter
+
+
+def undo(effect: AnyEffect) -> None:
+    """Put it right; GuestError where the guest is there and does not answer."""
+    match effect:
+        case StoppedWriter(writer):
+            _let_go_on(writer)
+        case StoppedGuest(guest, socket):
+            if guest.is_alive:
+                ask_guest(socket, wire.Resume())
+        case MadeFile():
+            remove_file(effect)
+        case _:
+            assert_never(effect)
+
+
+def _let_go_on(writer: Process) -> None:
+    with suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(writer.pid)
+        try:
+            if writer.is_alive:  # asked behind the descriptor: no other process can be meant
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+        finally:
+            os.close(pidfd)
+
+
+def ask_guest(socket: str, request: wire.Request) -> None:
+    """Have the guest at `socket` do something; GuestError where it does not."""
+    guest = GuestProcess.attach(Path(socket))
+    try:
+        guest.talk.ask(request, wire.Done)
+    finally:
+        guest.close()
+
+
+def guest_state(socket: str) -> wire.State:
+    """Whether the guest at `socket` runs, or why not; GuestError where it does not say."""
+    guest = GuestProcess.attach(Path(socket))
+    try:
+        described, fd = guest.talk.describe()
+        close_all([fd])
+        return described.state
+    finally:
+        guest.close()

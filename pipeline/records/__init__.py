@@ -1,0 +1,1 @@
+"""What each end of a session keeps on disk."""

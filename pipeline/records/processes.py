@@ -1,0 +1,44 @@
+"""A process by more than its number, so that another one with the same number is not met."""
+
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+_STATE, _STARTED = 0, 19
+"""Fields of /proc/PID/stat, counted from behind the name."""
+
+
+class Process(Struct, frozen=True):
+    """A process: its pid, when it was started (clock ticks since boot), of which boot."""
+
+    pid: int
+    started: int
+    boot: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is there; one that has ended and was not waited for is not."""
+        return maybe_process(self.pid) == self
+
+
+def maybe_process(pid: int) -> Process | None:
+    """The process that has this pid now; None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[_STATE] in "ZX" else Process(pid, int(fields[_STARTED]), boot())
+
+
+def this_process() -> Process:
+    """The one that asks."""
+    found = maybe_process(os.getpid())
+    assert found is not None
+    return found
+
+
+def boot() -> str:
+    """What names this boot of the system."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

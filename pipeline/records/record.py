@@ -1,0 +1,88 @@
+"""What is on record of one end of a session: its step, whose it is, and what was done to others.
+
+As JSON, one line a state; the newest line counts. `closed`: nothing follows any more.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct, field
+
+from pipeline.records.processes import Process
+from protocol.commit import STEPS, Step
+from protocol.errors import MigrationError
+from protocol.session import Role
+
+VERSION = 1
+
+
+class Effect(Struct, frozen=True, tag=True, rename="kebab"):
+    """Base of what a session does outside of its own processes; kept before it is done."""
+
+
+class StoppedWriter(Effect, frozen=True):
+    """The writer of a memory file was stopped by a signal."""
+
+    writer: Process
+
+
+class StoppedGuest(Effect, frozen=True):
+    """A guest that is a process of its own was stopped, by way of its socket."""
+
+    guest: Process
+    socket: str
+
+
+class MadeFile(Effect, frozen=True):
+    """A file was made for memory to land in."""
+
+    path: str
+    device: int
+    inode: int
+
+
+AnyEffect = StoppedWriter | StoppedGuest | MadeFile
+
+
+class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_fields=True):
+    """One end of a session. `owner` is the command at work on it, `guest` the guest's process,
+    None for a file that nobody writes; `socket` where the guest answers, if it lives on."""
+
+    version: int = VERSION
+    session: str
+    role: Role
+    name: str
+    step: Step = Step.OPEN
+    closed: bool = False
+    reason: str = ""
+    changed: str = ""
+    owner: Process
+    guest: Process | None = None
+    socket: str | None = None
+    effects: tuple[AnyEffect, ...] = field(default=())
+
+    def at(self, step: Step, reason: str) -> "Record":
+        """The record when `step` has been reached."""
+        closed = not STEPS[self.role][step]
+        return msgspec.structs.replace(self, step=step, closed=closed, reason=reason)
+
+
+_DECODER = msgspec.json.Decoder(Record)
+
+
+def encode_record(record: Record) -> bytes:
+    """One line, which says when."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return msgspec.json.encode(msgspec.structs.replace(record, changed=now)) + b"\n"
+
+
+def decode_record(lines: bytes, where: str) -> Record:
+    """The newest whole line; MigrationError where there is none."""
+    for line in reversed(lines.splitlines()):
+        try:
+            record = _DECODER.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # a crash in the middle of a line: what it was to say was not done
+        if record.version == VERSION and record.step in STEPS[record.role]:
+            return record
+    raise MigrationError(f"{where} holds no record of a session")

@@ -1,0 +1,196 @@
+"""Records in the state folder: a file for each end of a session, flushed before it is acted by.
+
+A change is an appended line under the file's lock, and only where the newest line says what
+the changer thinks it does. Invariant: a file is removed only when nobody can ask for it.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+from msgspec.structs import replace
+
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyEffect, Record, decode_record, encode_record
+from protocol.commit import STEPS, Step
+from protocol.errors import ConfigError, MigrationError
+from protocol.session import Role
+
+LOCK_SECONDS = 2.0
+"""A change takes some ms; who holds the lock longer does not run."""
+_LOOK_AGAIN_SECONDS = 0.01
+
+
+def state_folder() -> Path:
+    """Where records lie: XDG_STATE_HOME, or what stands for it."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "pageferry"
+
+
+def make_state_folder() -> Path:
+    """The folder of the records, made if need be; ConfigError where none can be kept there."""
+    folder = state_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"no folder {folder} for records: {error.strerror}; XDG_STATE_HOME moves it"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder} cannot be written; XDG_STATE_HOME moves it")
+    return folder
+
+
+class SessionRecord:
+    """The record of one end, open to be changed. A Keeper of protocol.commit."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+        self.record = decode_record(_content(fd), str(path))
+
+    @property
+    def step(self) -> Step:
+        """The step that this end knows of."""
+        return self.record.step
+
+    def change(self, old: Step, new: Step, reason: str = "") -> bool:
+        """From step `old` to `new`, for good; False where `old` does not hold any more.
+
+        MigrationError where it cannot be written, or somebody keeps the lock.
+        """
+        with _Locked(self._fd, self._path):
+            self.record = decode_record(_content(self._fd), str(self._path))
+            if self.record.step is not old or new not in STEPS[self.record.role][old]:
+                return False
+            self._append(self.record.at(new, reason))
+        return True
+
+    def add(self, effect: AnyEffect) -> None:
+        """Keep that `effect` is about to be had."""
+        self._amend(effects=(*self.record.effects, effect))
+
+    def name_guest(self, guest: Process | None, socket: str | None) -> None:
+        """Keep which process the guest is, and where it answers."""
+        self._amend(guest=guest, socket=socket)
+
+    def _amend(self, **changes: object) -> None:
+        with _Locked(self._fd, self._path):
+            self._append(replace(decode_record(_content(self._fd), str(self._path)), **changes))
+
+    def _append(self, record: Record) -> None:
+        content = _content(self._fd)
+        start = b"" if content.endswith(b"\n") else b"\n"  # behind a line that a crash cut off
+        try:
+            _write(self._fd, start + encode_record(record))
+        except OSError as error:
+            raise MigrationError(f"{self._path} cannot be written: {error.strerror}") from None
+        self.record = record
+
+    def remove(self) -> None:
+        """Nobody can ask for it any more."""
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Locked:
+    """The lock of a record's file, while this lasts; MigrationError where it cannot be had."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+
+    def __enter__(self) -> None:
+        until = monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                return fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() > until:
+                    raise MigrationError(f"{self._path} is locked by one that hangs") from None
+                sleep(_LOOK_AGAIN_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+
+def create_record(record: Record) -> SessionRecord:
+    """Put a session on record; MigrationError where that cannot be."""
+    make_state_folder()
+    path = _path(record.session, record.role)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise MigrationError(f"{path} cannot be made: {error.strerror}") from None
+    try:
+        _write(fd, encode_record(record))
+        _flush_folder(path.parent)
+    except OSError as error:
+        os.close(fd)
+        path.unlink()
+        raise MigrationError(f"{path} cannot be written: {error.strerror}") from None
+    return SessionRecord(path, fd)
+
+
+def open_record(path: Path) -> SessionRecord:
+    """The record in `path`; MigrationError where there is none."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except OSError as error:
+        raise MigrationError(f"no record {path}: {error.strerror}") from None
+    try:
+        return SessionRecord(path, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def find_record(session: str, role: Role) -> SessionRecord:
+    """The record of this end of a session; MigrationError where there is none."""
+    return open_record(_path(session, role))
+
+
+def records() -> Iterator[SessionRecord]:
+    """All that are on record here, each closed behind its turn; what cannot be read is left out."""
+    for path in sorted(state_folder().glob("*.jsonl")):
+        try:
+            record = open_record(path)
+        except MigrationError:
+            continue
+        try:
+            yield record
+        finally:
+            record.close()
+
+
+def _path(session: str, role: Role) -> Path:
+    if not session.isalnum():
+        raise MigrationError(f"{session!r} is no session; expected 32 hexadecimal digits")
+    return state_folder() / f"{session}-{role}.jsonl"
+
+
+def _content(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _write(fd: int, line: bytes) -> None:
+    if os.write(fd, line) != len(line):
+        raise OSError(errno.ENOSPC, "no room for a whole record")
+    os.fdatasync(fd)
+
+
+def _flush_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,100 @@
+"""Whose the guest is, as the source knows it: stopped, given away or taken back, and each of it
+on record before it is done.
+
+Invariant: from the intent on the guest goes on here only after a definite no.
+"""
+
+from contextlib import suppress
+
+import structlog
+
+from pipeline.guests.base import SourceGuest
+from pipeline.records.processes import this_process
+from pipeline.records.record import Record
+from pipeline.records.store import SessionRecord, create_record
+from pipeline.result import GuestAlive
+from protocol.commit import SourceCommit, Step
+from protocol.errors import GuestError, MigrationError
+
+
+class Custody:
+    """The guest of one session, and its record; owned by the coordinator's thread."""
+
+    def __init__(self, guest: SourceGuest, name: str, session: bytes) -> None:
+        self._guest = guest
+        self._name = name
+        self._session = session.hex()
+        self._record: SessionRecord | None = None
+        self._commit: SourceCommit | None = None
+        self._run_state: str | None = None
+        self._dead = False
+
+    def open(self) -> None:
+        """Put the session on record; MigrationError where that cannot be."""
+        leash = self._guest.leash
+        first = Record(
+            session=self._session,
+            role="source",
+            name=self._name,
+            owner=this_process(),
+            guest=self._guest.process,
+            socket=getattr(leash, "socket", None),
+        )
+        self._record = create_record(first)
+        self._commit = SourceCommit(self._record)
+
+    @property
+    def alive(self) -> GuestAlive | None:
+        """Where the guest runs, as far as is known; None where nothing runs any more."""
+        if self._dead:
+            return "none"
+        where = self._commit.guest if self._commit else "source"
+        return None if where == "destination" and self._guest.kind == "file" else where
+
+    def stop(self) -> str:
+        """Stop the guest; the run state that it had."""
+        assert self._record is not None
+        self._run_state = self._guest.run_state()
+        if self._guest.leash is not None and self._run_state == "running":
+            self._record.add(self._guest.leash)
+        return self._guest.stop()
+
+    def intend(self) -> None:
+        """Keep that the guest is about to be given away."""
+        assert self._commit is not None
+        self._commit.intend()
+
+    def given(self) -> bool:
+        """It runs at the destination: never again here. Whether that could be kept."""
+        assert self._commit is not None
+        try:
+            self._commit.given()
+        except MigrationError as error:
+            structlog.get_logger().warning(f"{error}; the guest runs at the destination")
+            return False
+        with suppress(GuestError):
+            self._guest.leave()
+        return True
+
+    def refused(self) -> None:
+        """It certainly does not run at the destination."""
+        assert self._commit is not None
+        with suppress(MigrationError):  # it is true all the same
+            self._commit.refused()
+
+    def take_back(self) -> None:
+        """Let the guest run again if it ran and is ours; what went wrong first is the reason."""
+        if self.alive != "source":
+            return
+        with suppress(GuestError):  # one that hangs hears it when it comes to
+            if self._run_state == "running":
+                self._guest.resume()
+        self._dead = self._guest.is_dead()
+
+    def close(self) -> None:
+        """Let go of the record; it stays where somebody has to ask for it. Idempotent."""
+        if self._record is None:
+            return
+        if self._record.step is not Step.INTENT and self.alive != "unknown":
+            self._record.remove()
+        self._record.close()
