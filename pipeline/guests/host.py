@@ -33,17 +33,18 @@ class GuestHost:
         self._path = path
         self._make = make
         self._listener = _listener(path)
+        try:
+            self._machine = make()
+        except BaseException:
+            self._listener.close()
+            path.unlink()
+            raise
         self._client: socket.socket | None = None
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
         self._poll.register(self._wake_up, select.POLLIN)
         self._ended = False
-        try:
-            self._machine = make()
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def state(self) -> wire.State:
@@ -88,6 +89,7 @@ class GuestHost:
 
     def close(self) -> None:
         """End the guest, remove the socket."""
+        self._machine.close()
         self._path.unlink(missing_ok=True)
         self._listener.close()
         os.close(self._wake_up)
