@@ -10,6 +10,7 @@ from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
 from pipeline.source.command import make_guest
 from pipeline.source.coordinator import Coordinator
+from pipeline.source.dirty import DirtyMap
 from pipeline.source.report import result_of
 from pipeline.timeline import Timeline
 from pipeline.tracking.choice import start_tracking
@@ -17,6 +18,30 @@ from protocol.status import StatusMachine
 from protocol.uri import Uri
 
 Look = Callable[[Coordinator], None]
+
+
+def before_rounds(coordinator: Coordinator, do: Callable[[int], None]) -> None:
+    """Call `do(round_no)` before each round begins."""
+    engine = coordinator.engine
+    start_round = engine.start_round
+
+    def start(sent: DirtyMap | None = None) -> None:
+        do(engine.dispatcher.round_no + 1)
+        start_round(sent)
+
+    engine.start_round = start  # type: ignore[method-assign]
+
+
+def two_rounds(coordinator: Coordinator) -> None:
+    """Let nothing be good enough for the switch-over before the second round."""
+    rounds = coordinator.rounds
+    limit_ms, rounds.downtime_limit_ms = rounds.downtime_limit_ms, 0.0
+
+    def allow(round_no: int) -> None:
+        if round_no == 2:
+            rounds.downtime_limit_ms = limit_ms
+
+    before_rounds(coordinator, allow)
 
 
 @contextmanager

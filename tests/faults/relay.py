@@ -19,6 +19,8 @@ from tests.faults.damage import TAIL_BYTES, Damage, FlipsAt
 FRONT, BACK = "127.0.0.2", "127.0.0.1"
 TURN_S = 0.01
 PIECE_BYTES = 1 << 16
+OPENING_BYTES = 256
+"""Greeting, handshake and our hello are shorter; the head of the smallest frame follows."""
 _DATA_PORT = re.compile(rb"tcp://127\.0\.0\.1:([0-9]+)")
 
 
@@ -92,9 +94,16 @@ class Relay(Thread):
             self._holding = way
 
     @property
-    def holds(self) -> bool:
-        """Whether something waits to be handed on."""
-        return bool(self._held)
+    def held(self) -> int:
+        """In how many connections something waits to be handed on."""
+        return len(self._held)
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether frames wait in a connection, and not only what opens it."""
+        with self._lock:
+            waiting = [one.recv(2 * OPENING_BYTES, socket.MSG_PEEK) for one in self._held]
+            return any(len(data) > OPENING_BYTES for data in waiting)
 
     def release(self) -> None:
         """Hand on again, first of all what was held and is not cut."""
