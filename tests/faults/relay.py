@@ -39,6 +39,7 @@ class Stream:
 
     target: socket.socket
     way: Way
+    port: int
     carried: int = 0
     tail: bytes = b""
 
@@ -137,7 +138,16 @@ class Relay(Thread):
             self._selector.unregister(source)
             self._held.append(source)
         elif not self._has_handed_on(source, stream):
+            if stream.way is Way.NOTHING:
+                self._forget(stream.port)
             self._close(source)
+
+    def _forget(self, port: int) -> None:
+        """The process there has ended: who connects now is refused, as it would be there."""
+        if port in self._listeners:
+            listener = self._listeners.pop(port)
+            self._selector.unregister(listener)
+            listener.close()
 
     def _accept(self, listener: socket.socket, port: int) -> None:
         front, _ = listener.accept()
@@ -149,12 +159,12 @@ class Relay(Thread):
         except OSError:
             front.close()
             return
-        self._join(front, back, Way.QUESTIONS if is_control else Way.DATA)
-        self._join(back, front, Way.ANSWERS if is_control else Way.NOTHING)
+        self._join(front, Stream(back, Way.QUESTIONS if is_control else Way.DATA, port))
+        self._join(back, Stream(front, Way.ANSWERS if is_control else Way.NOTHING, port))
 
-    def _join(self, source: socket.socket, target: socket.socket, way: Way) -> None:
+    def _join(self, source: socket.socket, stream: Stream) -> None:
         source.settimeout(5)
-        self._streams[source] = Stream(target, way)
+        self._streams[source] = stream
         self._selector.register(source, EVENT_READ)
 
     def _has_handed_on(self, source: socket.socket, stream: Stream) -> bool:
