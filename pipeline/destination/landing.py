@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.extents import Extent, data_extents
 from pipeline.guests.base import GuestBlock
+from protocol.errors import GuestError
 from protocol.frames import PageKind
 from protocol.limits import PAGE_BYTES
 from workers.pages import PageBuffer, Pages, runs
@@ -49,7 +50,10 @@ class Landing:
             self.clear((int(stale[start]), end - start) for start, end in runs(stale))
 
     def _write_data(self, pages: Pages, data: PageBuffer) -> None:
-        data.write(self._fd, pages)
+        try:
+            data.write(self._fd, pages)
+        except OSError as error:
+            raise GuestError(f"guest memory cannot be written: {error.strerror or error}") from None
         self._written[pages] = True
 
     def is_written(self, pages: Pages) -> NDArray[np.bool_]:

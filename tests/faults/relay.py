@@ -139,15 +139,18 @@ class Relay(Thread):
             self._held.append(source)
         elif not self._has_handed_on(source, stream):
             if stream.way is Way.NOTHING:
-                self._forget(stream.port)
+                self._look_after(stream.port)
             self._close(source)
 
-    def _forget(self, port: int) -> None:
-        """The process there has ended: who connects now is refused, as it would be there."""
-        if port in self._listeners:
-            listener = self._listeners.pop(port)
-            self._selector.unregister(listener)
-            listener.close()
+    def _look_after(self, port: int) -> None:
+        """Where the process there has ended, who connects now is refused, as it would be there."""
+        try:
+            socket.create_connection((BACK, port), 1).close()
+        except OSError:
+            listener = self._listeners.pop(port, None)
+            if listener is not None:
+                self._selector.unregister(listener)
+                listener.close()
 
     def _accept(self, listener: socket.socket, port: int) -> None:
         front, _ = listener.accept()

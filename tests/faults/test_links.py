@@ -92,26 +92,32 @@ PHASES: dict[str, Callable[[c.Message, bool], bool]] = {
 
 
 class CuttingControl:
-    """Cuts the control connection for 3 s when the source opens `phase`, and what it says then is
-    lost."""
+    """Cuts the control connection for 3 s when the source opens `phase`, with what it says then
+    on the way."""
 
     def __init__(self, relay: Relay, phase: str) -> None:
         self._relay = relay
         self._opens = PHASES[phase]
         self.is_cut = False
 
-    def __call__(self, coordinator: Coordinator) -> None:
-        """Listen to what the source says."""
+    def at_first(self, coordinator: Coordinator) -> None:
+        """Have what the source says then held back."""
         two_rounds(coordinator)
         send, dispatcher = coordinator.engine.link.send, coordinator.engine.dispatcher
 
         def say(message: c.AnyMessage) -> None:
             if not self.is_cut and self._opens(message, dispatcher.settled):
-                self.is_cut = True
-                self._relay.cut_control(3.0)
+                self._relay.hold(Way.QUESTIONS)
             send(message)
 
         coordinator.engine.link.send = say  # type: ignore[method-assign]
+
+    def on_tick(self, _: Coordinator) -> None:
+        """Cut when it is held back."""
+        if not self.is_cut and self._relay.held:
+            self.is_cut = True
+            self._relay.cut_control(3.0)
+            self._relay.release()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +128,9 @@ def cut_off() -> dict[str, tuple[Result, Result]]:
     def cut_off_in(phase: str) -> tuple[Result, Result]:
         with relayed(folder) as (there, relay), synthetic_guest(config) as guest:
             cutting = CuttingControl(relay, phase)
-            here = leave(config, relay.uri, guest, at_first=cutting)
+            here = leave(
+                config, relay.uri, guest, at_first=cutting.at_first, on_tick=cutting.on_tick
+            )
             assert cutting.is_cut
             return here, there.result()
 
