@@ -5,15 +5,13 @@ when the peer is lost the liveness's business.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from socket import AF_UNIX
-from socket import socket as PlainSocket
 from time import monotonic_ns
 
 import zmq
 
 from pipeline.liveness import SILENCE_SECONDS, Liveness, Repetition
+from pipeline.unix_sockets import check_free
 from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed, Hello
 from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
@@ -64,7 +62,7 @@ class ControlLink:
     def bind(cls, context: Context, uri: Uri) -> "ControlLink":
         """The destination's end; ConfigError where the address cannot be had."""
         if uri.scheme == "unix":
-            check_free(Path(uri.path))
+            check_free(Path(uri.path), "uri")
         socket = _socket(context, zmq.ROUTER)
         try:
             socket.bind(uri.endpoint)
@@ -188,17 +186,6 @@ class ControlLink:
         if self.session.role == "destination" and not self.socket.closed:
             remove_socket(self.endpoint)
         self.socket.close(LINGER_MS)
-
-
-def check_free(path: Path) -> None:
-    """ConfigError where binding, before which libzmq removes the file, would do harm."""
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise ConfigError(f"uri: {path} is a file or folder, expected a path for a new socket")
-    with PlainSocket(AF_UNIX) as probe, suppress(ConnectionRefusedError):
-        probe.connect(str(path))
-        raise ConfigError(f"uri: cannot listen on {path}: somebody does")
 
 
 def _socket(context: Context, kind: int) -> zmq.Socket[bytes]:

@@ -39,7 +39,7 @@ def nothing_left() -> Iterator[Path]:
         ):
             yield folder
         until = time.monotonic() + PATIENCE_S
-        while left := [*_left(folder, descriptors, children), *_records(Path(state))]:
+        while left := [*_left(folder, descriptors, children), *open_records(Path(state))]:
             assert time.monotonic() < until, f"left behind: {left}"
             time.sleep(0.01)
 
@@ -62,10 +62,10 @@ def _left(folder: Path, descriptors: Counter[str], children: set[psutil.Process]
     ]
 
 
-def _records(state: Path) -> list[str]:
-    """All but a definite no, which a source that was off may still ask for."""
-    paths = state.rglob("*.jsonl")
-    return [path.name for path in paths if b'"step":"not-started"' not in path.read_bytes()]
+def open_records(state: Path) -> list[str]:
+    """All but a destination's closed ones, which a source that was off may still ask for."""
+    records = [(path.name, path.read_bytes()) for path in state.rglob("*.jsonl")]
+    return [name for name, lines in records if b'"closed":true' not in lines or "-source" in name]
 
 
 def _children() -> set[psutil.Process]:

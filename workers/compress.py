@@ -19,7 +19,7 @@ from workers.lanes import Lanes
 from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
-from workers.messages import Connect, Reconnect, ScanJob, Scanned, SendJob, Sent, Stop, Up
+from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
 
 LONGEST_POLL_MS = 60_000
@@ -72,15 +72,12 @@ class CompressWorker:
         """Do what the pool asks until it says stop."""
         self._link.send(Up(""))
         while True:
-            self._link.wait_for_message(*self._lanes.monitors)
-            self._lanes.mend()
+            self._lanes.mend(self._link.wait_for_message())
             match self._link.maybe_receive():
                 case SendJob() as job:
                     self._send(job)
                 case ScanJob() as job:
                     self._scan(job)
-                case Connect() | Reconnect() as order:
-                    self._lanes.obey(order)
                 case Stop():
                     return
                 case None:
@@ -165,11 +162,10 @@ class CompressWorker:
         began = monotonic_ns()
         leaves_ns = began + self._live.draw(len(head) + len(payload), began)
         while (left_ns := leaves_ns - monotonic_ns()) > 0:
-            self._link.wait(timeout_ms=min(-(-left_ns // 1_000_000), LONGEST_POLL_MS))
+            left_ms = min(-(-left_ns // 1_000_000), LONGEST_POLL_MS)
+            self._lanes.mend(self._link.wait(timeout_ms=left_ms))
         while not self._has_sent(lane, [head, payload]):
-            events = [(monitor, zmq.POLLIN) for monitor in self._lanes.monitors]
-            self._link.wait((self._lanes.socket(lane), zmq.POLLOUT), *events)
-            self._lanes.mend()
+            self._lanes.mend(self._link.wait((self._lanes.socket(lane), zmq.POLLOUT)))
         return monotonic_ns() - began
 
     def _has_sent(self, lane: int, parts: list[Buffer]) -> bool:

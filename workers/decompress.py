@@ -5,6 +5,7 @@ shared memory that the receiver has granted, and reported; without a slot nothin
 read from the network, so that a slow receiver is felt at the source.
 """
 
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from time import thread_time_ns
@@ -74,13 +75,19 @@ class DecompressWorker:
         """Take frames and grants until the pool says stop."""
         self._data.bind(self._settings.endpoint)
         self._link.send(Up(plain_endpoint(self._data.getsockopt_string(zmq.LAST_ENDPOINT))))
-        while self._hear():
-            if self._granted and self._maybe_take_frame():
-                continue
-            if self._read_backs:
+        while True:
+            ready = self._wait()
+            if not self._hear():
+                return
+            if self._data in ready:
+                self._take_frame()
+            elif self._read_backs:
                 self._read_back(self._read_backs.pop(0))
-            else:
-                self._link.wait_for_message(*([self._data] if self._granted else []))
+
+    def _wait(self) -> Container[object]:
+        """Wait for something to do; without a slot to fill that is no frame."""
+        frames = [(self._data, zmq.POLLIN)] if self._granted else []
+        return self._link.wait(*frames, timeout_ms=0 if self._read_backs else None)
 
     def _hear(self) -> bool:
         """Take what the pool says; False when it says stop."""
@@ -96,18 +103,14 @@ class DecompressWorker:
                     raise TypeError(f"not for a decompress worker: {message}")
         return True
 
-    def _maybe_take_frame(self) -> bool:
-        try:
-            peer, *parts = self._data.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return False
+    def _take_frame(self) -> None:
+        peer, *parts = self._data.recv_multipart(copy=False)
         began = thread_time_ns()
         try:
             self._take(peer.bytes, [part.buffer for part in parts], began)
         except MigrationError as error:
             damaged = isinstance(error, FrameDamaged)
             self._link.send(Refused(str(error), damaged, maybe_seq(parts[0].buffer)))
-        return True
 
     def _take(self, peer: bytes, parts: list[memoryview], began: int) -> None:
         if peer not in self._greeted:

@@ -4,7 +4,7 @@ A connection that is lost takes the frames in it along without a word, so it is 
 again: the next frame goes over a new one, and the pool hears that the old one is cut.
 """
 
-from typing import cast
+from collections.abc import Container
 
 import zmq
 
@@ -37,11 +37,6 @@ class Lanes:
         self._open: dict[int, Socket] = {}
         self._monitors: dict[int, Socket] = {}
 
-    @property
-    def monitors(self) -> list[Socket]:
-        """Readable when a connection is lost: for the worker's poll set."""
-        return list(self._monitors.values())
-
     def socket(self, lane: int) -> Socket:
         """The connection of a lane, opened with our hello."""
         if lane not in self._open:
@@ -54,20 +49,20 @@ class Lanes:
         socket.sndhwm = HIGH_WATER
         socket.linger = 0
         monitor = socket.get_monitor_socket(LOST)
+        self._link.watch(monitor)
         socket.connect(endpoint)
         socket.send_multipart([self._hello])
         return socket, monitor
 
-    def mend(self) -> None:
-        """Drop the connections that are lost, or that the pool wants dropped."""
-        for lane, monitor in list(self._monitors.items()):
-            if cast(int, monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                self._cut(lane)
+    def mend(self, ready: Container[object]) -> None:
+        """Drop the connections that are lost, or that the pool wants dropped; `ready` is what
+        the last wait found."""
+        for lane in [lane for lane, monitor in self._monitors.items() if monitor in ready]:
+            self._cut(lane)
         for order in self._link.take_orders():
-            self.obey(order)
+            self._obey(order)
 
-    def obey(self, order: Connect | Reconnect) -> None:
-        """Do as the pool says."""
+    def _obey(self, order: Connect | Reconnect) -> None:
         match order:
             case Connect(endpoints):
                 self._move(endpoints)
@@ -82,6 +77,7 @@ class Lanes:
 
     def _cut(self, lane: int) -> None:
         socket, monitor = self._open.pop(lane), self._monitors.pop(lane)
+        self._link.unwatch(monitor)
         socket.disable_monitor()
         monitor.close(0)
         socket.close(0)

@@ -8,7 +8,7 @@ import multiprocessing
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.util import get_temp_dir
@@ -65,9 +65,19 @@ class PoolLink:
         self._sentinel = parent.sentinel
         self._poller.register(self._sentinel, zmq.POLLIN)
 
-    def wait(self, *sockets: tuple[zmq.Socket[bytes], int], timeout_ms: int | None = None) -> bool:
-        """Wait until one of `sockets` is ready for its event, or the pool has said something;
-        False when the time is up.
+    def watch(self, socket: zmq.Socket[bytes]) -> None:
+        """Let every wait end when `socket` can be read, too."""
+        self._poller.register(socket, zmq.POLLIN)
+
+    def unwatch(self, socket: zmq.Socket[bytes]) -> None:
+        """Undo `watch`, before `socket` is closed."""
+        self._poller.unregister(socket)
+
+    def wait(
+        self, *sockets: tuple[zmq.Socket[bytes], int], timeout_ms: int | None = None
+    ) -> Mapping[object, int]:
+        """Wait until one of `sockets` is ready for its event, one that is watched can be read,
+        or the pool has said something; what is ready, nothing when the time is up.
 
         PoolGone as soon as the pool's process has ended.
         """
@@ -80,8 +90,9 @@ class PoolLink:
                 self._poller.unregister(socket)
         if self._sentinel in ready:
             raise PoolGone
-        self._take_in()
-        return bool(ready)
+        if self._socket in ready:
+            self._take_in()
+        return ready
 
     def _take_in(self) -> None:
         """Take what the pool has said into the inbox; whether we still hear is answered here."""
@@ -93,14 +104,13 @@ class PoolLink:
                 else:
                     self._inbox.append(message)
 
-    def wait_for_message(self, *others: zmq.Socket[bytes]) -> None:
-        """Wait until the pool, or one of `others`, has something to say."""
-        if not self._inbox:
-            self.wait(*((other, zmq.POLLIN) for other in others))
+    def wait_for_message(self) -> Mapping[object, int]:
+        """As `wait`, and not at all where a message of the pool is at hand: of those there are
+        as many as its owner gives in advance, so that pings and cuts wait no longer."""
+        return {} if self._inbox else self.wait()
 
     def maybe_receive(self) -> ToWorker | None:
-        """The next message of the pool, if there is one."""
-        self._take_in()
+        """The next message of the pool, if a wait has taken one in."""
         return self._inbox.popleft() if self._inbox else None
 
     def take_orders(self) -> list[Connect | Reconnect]:

@@ -56,6 +56,10 @@ class Loss(NamedTuple):
     worker: int
     reason: str
 
+    def while_at(self, task: str) -> "Loss":
+        """The same, and what the worker was doing."""
+        return self._replace(reason=f"{self.reason}, {task}")
+
 
 def _context() -> ForkServerContext:
     forkserver = multiprocessing.get_context("forkserver")

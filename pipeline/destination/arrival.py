@@ -94,7 +94,8 @@ class Arrival:
         `tick` is called while one is started.
         """
         self.pool.ask(now_ns)
-        for loss in self.pool.losses(now_ns):
+        for found in self.pool.losses(now_ns):
+            loss = found.while_at(self._task_of(found.worker))
             structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
             lane = self._lanes.index(loss.worker)
             self.pool.replace(loss, tick)
@@ -103,6 +104,12 @@ class Arrival:
             job = self._asked.pop(loss.worker, None)
             if job is not None and self._read_back is not None:
                 self._read_back.give_back(job)
+
+    def _task_of(self, worker: int) -> str:
+        """What a worker is doing, in words, as far as this end knows: it takes frames unasked."""
+        task = "reading back" if worker in self._asked else "taking frames"
+        memory = self.reassembly
+        return f"{task}, with memory at frame {memory.applied} of round {memory.round_no}"
 
     def ask_idle(self) -> None:
         """Give each worker that has none a piece of memory to read back."""

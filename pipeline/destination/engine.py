@@ -12,12 +12,13 @@ from threading import Event
 import zmq
 
 from pipeline.config.model import Parameters
-from pipeline.control_link import ControlLink, check_free
+from pipeline.control_link import ControlLink
 from pipeline.destination.arrival import Arrival
 from pipeline.destination.landing import Landing
 from pipeline.destination.pump import IncomingPump
 from pipeline.destination.reassembly import Reassembly
 from pipeline.guests.base import GuestBlock
+from pipeline.unix_sockets import check_free
 from protocol import control as c
 from protocol.errors import ConfigError
 from protocol.frames import FrameLimits
@@ -55,6 +56,15 @@ class IncomingEngine:
             raise
         self.pump = IncomingPump(self.link, cancel, on_tick)
 
+    def socket_paths(self, parameters: Parameters) -> tuple[str, ...]:
+        """The files of the sockets that a migration binds: of the control connection, then of
+        all workers that there may be; none with tcp."""
+        if self._uri.scheme != "unix":
+            return ()
+        workers = range(parameters.decompress_threads + REPLACEMENTS)
+        endpoints = [self._uri.endpoint, *map(self._uri.data_endpoint, workers)]
+        return tuple(endpoint.removeprefix("ipc://") for endpoint in endpoints)
+
     def prepare(self, hello: c.Hello, blocks: list[GuestBlock], parameters: Parameters) -> None:
         """Start the decompress workers over `blocks`, give them slots, welcome the source."""
         block_pages = tuple(block.pages for block in blocks)
@@ -63,7 +73,8 @@ class IncomingEngine:
         window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
         landings = [Landing(block) for block in blocks]
         expected = self._expected(block_pages) if hello.verify == "full" else None
-        _check_free(self._uri, workers + REPLACEMENTS)
+        for path in self.socket_paths(parameters)[1:]:
+            check_free(Path(path), "uri")
         self._reassembly = Reassembly(landings, limits, window, workers, expected)
         self._pool = Pool(self._context, "decompress")
         self.arrival = Arrival(self._pool, landings, self._reassembly, expected)
@@ -111,10 +122,3 @@ class IncomingEngine:
         self._context.destroy()
         while self._fds:
             os.close(self._fds.pop())
-
-
-def _check_free(uri: Uri, workers: int) -> None:
-    """ConfigError where something else is where the decompress workers are to listen."""
-    if uri.scheme == "unix":
-        for worker in range(workers):
-            check_free(Path(uri.data_endpoint(worker).removeprefix("ipc://")))

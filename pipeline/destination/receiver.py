@@ -16,7 +16,7 @@ from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
 from pipeline.leftovers.undo import undo
 from pipeline.records.processes import this_process
-from pipeline.records.record import Record
+from pipeline.records.record import BoundSockets, Record
 from pipeline.records.store import SessionRecord, create_record
 from pipeline.shell.logs import log_if_unexpected
 from protocol import control as c
@@ -94,7 +94,13 @@ class Receiver:
 
     def _put_on_record(self, hello: c.Hello) -> SessionRecord:
         session = self.engine.link.session_id.hex()
-        first = Record(session=session, role="destination", name=hello.name, owner=this_process())
+        first = Record(
+            session=session,
+            role="destination",
+            name=hello.name,
+            owner=this_process(),
+            effects=(BoundSockets(self.engine.socket_paths(self._parameters)),),
+        )
         self._record = create_record(first)
         self._commit = DestinationCommit(self._record)
         return self._record

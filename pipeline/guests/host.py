@@ -16,7 +16,11 @@ import msgspec
 
 from pipeline.guests import wire
 from pipeline.guests.machine import Machine, serve_one
+from pipeline.unix_sockets import check_free
 from protocol.errors import ConfigError
+
+REFUSAL_S = 0.1
+"""For one that connects and asks nothing; the guest stands still meanwhile."""
 
 
 class GuestHost:
@@ -29,17 +33,18 @@ class GuestHost:
         self._path = path
         self._make = make
         self._listener = _listener(path)
+        try:
+            self._machine = make()
+        except BaseException:
+            self._listener.close()
+            path.unlink()
+            raise
         self._client: socket.socket | None = None
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
         self._poll.register(self._wake_up, select.POLLIN)
         self._ended = False
-        try:
-            self._machine = make()
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def state(self) -> wire.State:
@@ -55,10 +60,10 @@ class GuestHost:
         """Be a guest until `end`, or until a client says quit."""
         while not self._ended:
             ready = dict(self._poll.poll(self._machine.run()))
-            if self._listener.fileno() in ready:
-                self._accept()
             if self._client is not None and self._client.fileno() in ready:
-                self._hear(self._client)
+                self._hear(self._client)  # before another one: it may be its end
+            elif self._listener.fileno() in ready:
+                self._accept()
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -66,8 +71,8 @@ class GuestHost:
             self._client = client
             self._poll.register(client, select.POLLIN)
         else:
-            with client, suppress(OSError):
-                client.send(wire.encode((1, wire.Refused("another migration has this guest"))))
+            with client, suppress(OSError, msgspec.DecodeError):
+                _refuse(client)
 
     def _hear(self, client: socket.socket) -> None:
         try:
@@ -84,6 +89,7 @@ class GuestHost:
 
     def close(self) -> None:
         """End the guest, remove the socket."""
+        self._machine.close()
         self._path.unlink(missing_ok=True)
         self._listener.close()
         os.close(self._wake_up)
@@ -91,8 +97,17 @@ class GuestHost:
             self._client.close()
 
 
+def _refuse(client: socket.socket) -> None:
+    """Answer the first request; one that were closed before it is read would not be heard."""
+    client.settimeout(REFUSAL_S)
+    number, _ = wire.decode_request(client.recv(wire.PACKET_BYTES))
+    client.send(wire.encode((number, wire.Refused("another migration has this guest"))))
+
+
 def _listener(path: Path) -> socket.socket:
-    """A socket at `path`, for this user alone."""
+    """A socket at `path`, for this user alone, in the place of one that nobody listens at."""
+    check_free(path, "--socket", socket.SOCK_SEQPACKET)
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mask = os.umask(0o177)
     try:

@@ -22,6 +22,13 @@ _WHOLE_MEMORY_S = 30.0
 _WHOLE_MEMORY_S_A_GIB = 10.0
 """Filling takes 1.2 s a GiB, checking 0.5 s, on an idle machine."""
 
+_STATES: dict[wire.State, str] = {
+    "waiting": "waits to be filled, it cannot leave",
+    "running": "runs already, nothing can arrive there",
+    "paused": "is there already, nothing can arrive there",
+    "gone": "was given away, it does not run here any more",
+}
+
 
 def _started(memory_bytes: int, workload: Workload | None, path: Path | None) -> GuestProcess:
     """A process of our own with memory, in `path` or without a name."""
@@ -62,7 +69,7 @@ class _Guest:
         """GuestError, and nothing left open, for a guest that is in none of them."""
         if self._described.state not in states:
             self._close()
-            raise GuestError(f"the guest process {self.pid} is {self._described.state}")
+            raise GuestError(f"the guest process {self.pid} {_STATES[self._described.state]}")
 
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""

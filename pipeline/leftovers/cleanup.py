@@ -12,13 +12,13 @@ import psutil
 
 from pipeline.leftovers.settling import close_destination, settle_source
 from pipeline.leftovers.undo import undo
-from pipeline.records.record import Record
+from pipeline.records.record import MadeFile, Record
 from pipeline.records.store import SessionRecord, records
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
 
 KEPT_FOR = timedelta(days=30)
-"""How long a record that says "not started" is kept, for a source that was off meanwhile."""
+"""How long a closed record is kept for a source that was off meanwhile, and has to ask."""
 _FOLDER = re.compile(r"pageferry-(\d+)-")
 
 
@@ -47,15 +47,14 @@ def settle(session: SessionRecord) -> str | None:
     record = session.record
     if record.role == "source":
         return settle_source(session)
-    if record.step is Step.STARTED:
-        return None  # the source has not confirmed that it knows: it may have to ask
     if record.closed:
         return _forget(session)
     closed = close_destination(session)
+    for effect in closed.effects:
+        if closed.step is not Step.STARTED or not isinstance(effect, MadeFile):
+            undo(effect)
     if closed.step is Step.STARTED:
         return "the guest was started here"
-    for effect in closed.effects:
-        undo(effect)
     if record.step is Step.OPEN:
         session.remove()
     return "the guest that was on its way was given up"
@@ -65,7 +64,7 @@ def _forget(session: SessionRecord) -> str | None:
     if datetime.now(UTC) - datetime.fromisoformat(session.record.changed) < KEPT_FOR:
         return None
     session.remove()
-    return "the record of a guest that never started here was removed"
+    return "its closed record was removed: nobody has asked for it"
 
 
 def clear_way(is_guest: Callable[[Record], bool]) -> None:

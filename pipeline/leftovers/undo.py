@@ -14,7 +14,14 @@ from pipeline.guests.conversation import close_all
 from pipeline.guests.memory import remove_file
 from pipeline.guests.process import GuestProcess
 from pipeline.records.processes import Process
-from pipeline.records.record import AnyEffect, MadeFile, StoppedGuest, StoppedWriter
+from pipeline.records.record import (
+    AnyEffect,
+    BoundSockets,
+    MadeFile,
+    StoppedGuest,
+    StoppedWriter,
+)
+from pipeline.unix_sockets import remove_stale
 
 
 def undo(effect: AnyEffect) -> None:
@@ -27,6 +34,9 @@ def undo(effect: AnyEffect) -> None:
                 ask_guest(socket, wire.Resume())
         case MadeFile():
             remove_file(effect)
+        case BoundSockets(paths):
+            for path in paths:
+                remove_stale(Path(path))
         case _:
             assert_never(effect)
 

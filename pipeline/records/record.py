@@ -41,7 +41,13 @@ class MadeFile(Effect, frozen=True):
     inode: int
 
 
-AnyEffect = StoppedWriter | StoppedGuest | MadeFile
+class BoundSockets(Effect, frozen=True):
+    """Files of UNIX sockets are made, where a session binds."""
+
+    paths: tuple[str, ...]
+
+
+AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets
 
 
 class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_fields=True):

@@ -80,7 +80,12 @@ def run(
     check_environment(loaded, source=True, destination=True)
     from pipeline.shell.local import run as run_here
 
-    return _perform(lambda observer: run_here(loaded, observer), json_path, quiet=quiet)
+    return _perform(
+        lambda observer: run_here(loaded, observer),
+        json_path,
+        quiet=quiet,
+        lives_on=loaded.destination.socket is not None,
+    )
 
 
 @app.command()
@@ -117,6 +122,7 @@ def incoming(
         lambda observer: receive(loaded, listen, stay, observer),
         json_path,
         quiet=quiet,
+        lives_on=loaded.destination.socket is not None,
     )
 
 
@@ -253,7 +259,13 @@ def run_command(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
-def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, quiet: bool) -> int:
+def _perform(
+    migration: Callable[[Observer], Result],
+    json_path: str | None,
+    *,
+    quiet: bool,
+    lives_on: bool = False,
+) -> int:
     """Run `migration`, show and write its result; the exit code."""
     if json_path is not None and json_path != "-":
         _check_writable(Path(json_path))
@@ -268,7 +280,7 @@ def _perform(migration: Callable[[Observer], Result], json_path: str | None, *, 
         if json_path is not None:
             write_result(result, json_path)
         if result.status is Status.COMPLETED and not quiet and json_path != "-":
-            write_out(summary(result))
+            write_out(summary(result, lives_on=lives_on))
     except OSError as error:  # the guest is where it is, whatever becomes of the words about it
         _complain(f"the result cannot be written: {error}", 1)
     return _report_end(result)

@@ -139,13 +139,16 @@ def _harmless(display: Observer) -> Observer:
     return show
 
 
-def summary(result: Result) -> str:
-    """The table at the end: a line for each fact that is known."""
-    rows = [(name, text) for name, text in _summary_rows(result) if text is not None]
+def summary(result: Result, *, lives_on: bool = False) -> str:
+    """The table at the end: a line for each fact that is known.
+
+    `lives_on`: a guest that arrived is no part of the command that took it in.
+    """
+    rows = [(name, text) for name, text in _summary_rows(result, lives_on) if text is not None]
     return "".join(f"{name:<14}{text}\n" for name, text in rows)
 
 
-def _summary_rows(result: Result) -> list[tuple[str, str | None]]:
+def _summary_rows(result: Result, lives_on: bool) -> list[tuple[str, str | None]]:
     return [
         ("status", str(result.status)),
         ("total time", _ms(result.total_time)),
@@ -156,7 +159,7 @@ def _summary_rows(result: Result) -> list[tuple[str, str | None]]:
         ("verified", _verified(result)),
         ("self-check", result.self_check),
         ("tracker", _tracker(result)),
-        ("guest alive", _alive(result)),
+        ("guest alive", result.guest_alive if lives_on else _alive(result)),
     ]
 
 

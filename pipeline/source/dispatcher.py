@@ -212,6 +212,14 @@ class Dispatcher:
         if not out.settled:
             self._on_redo(*out.batch)
 
+    def task_of(self, worker: int) -> str:
+        """What a worker is doing, in words: it does its jobs in their order."""
+        frames = [seq for (seq, _), (at, _) in self._in_hand.items() if at == worker]
+        scans = [job for at, job in self._scanning.values() if at == worker]
+        tasks = [f"frame {seq} of round {self.round_no}" for seq in frames[:1]]
+        tasks += [f"the scan of block {job.block} from page {job.first} on" for job in scans[:1]]
+        return f"with {' and '.join(tasks) or 'nothing'} in hand"
+
     def lose_worker(self, worker: int, why: str) -> None:
         """A worker is dead: what it had in hand, or sent and was not applied, is lost."""
         self._credit = deque(one for one in self._credit if one != worker)

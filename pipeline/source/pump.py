@@ -13,6 +13,7 @@ import numpy as np
 import zmq
 
 from pipeline.control_link import ControlLink
+from pipeline.liveness import Stalls
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.recovery import Recovery
 from pipeline.source.rounds import Windows
@@ -81,10 +82,16 @@ class SourcePump:
             self._poller.unregister(source)
 
     def expect(self, answer: type[Answer], within_s: float) -> Answer:
-        """Wait for the peer's `answer`; PeerLost when it does not come in time."""
-        deadline_ns = monotonic_ns() + int(within_s * 1e9)
+        """Wait for the peer's `answer`; PeerLost when it does not come in time.
+
+        The time in which this end stood still does not count: the answer may be here.
+        """
+        now_ns = monotonic_ns()
+        deadline_ns, stalls = now_ns + int(within_s * 1e9), Stalls(now_ns)
         while answer not in self._answers:
-            if monotonic_ns() > deadline_ns:
+            now_ns = monotonic_ns()
+            deadline_ns += stalls.stood_still_ns(now_ns)
+            if now_ns > deadline_ns:
                 raise PeerLost(
                     f"no {answer.__name__.lower()} from the destination within {within_s:g} s"
                 )

@@ -54,7 +54,8 @@ class Recovery:
         `tick` is called while one is started.
         """
         self._pool.ask(now_ns)
-        for loss in self._pool.losses(now_ns):
+        for found in self._pool.losses(now_ns):
+            loss = found.while_at(self._dispatcher.task_of(found.worker))
             structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
             self._pool.replace(loss, tick)
             self._dispatcher.lose_worker(loss.worker, loss.reason)

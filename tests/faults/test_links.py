@@ -1,98 +1,149 @@
 """Connections that are cut and bits that flip on the way: redone, repeated, completed."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.config.model import Config
-from pipeline.guests.synthetic import SyntheticGuest
-from pipeline.progress import Progress
 from pipeline.result import Result
 from pipeline.source import overdue
-from pipeline.source.command import make_guest, migrate
-from tests.faults.relay import Relay
+from pipeline.source.coordinator import Coordinator
+from protocol import control as c
+from tests.faults.damage import Damage, FlipsAt, FlipsInFrame
+from tests.faults.leaving import before_rounds, leave, synthetic_guest, two_rounds
+from tests.faults.relay import Relay, Way
+from tests.leaks import nothing_left
+from tests.pipeline.guests.helpers import wait_until
 from tests.system.migrations import Command, listen, settings
 
-SLOW = {"max-bandwidth": "8MiB"}
-Moment = Callable[[Relay], bool]
+SMALL = {
+    "kind": "synthetic",
+    "memory": "8MiB",
+    "workload": {"working-set": "2MiB", "dirty-rate": "20MiB"},
+}
 
 
 @contextmanager
-def relayed(folder: Path, flip_at: tuple[int, ...] = ()) -> Iterator[tuple[Command, Relay]]:
+def relayed(folder: Path, damage: Damage | None = None) -> Iterator[tuple[Command, Relay]]:
     """A destination, and a relay in front of it."""
-    with listen(folder) as there, Relay(there.uri, there.process.pid, flip_at) as relay:
+    with listen(folder) as there, Relay(there.uri, damage) as relay:
         yield there, relay
 
 
-def migrated(
-    folder: Path, relay: Relay, config: dict[str, Any], *, status: str, do: Moment
-) -> Result:
-    """Migrate by the relay, with `do(relay)` once the migration has come to `status`, and again
-    until it says that it is done."""
-    done: list[bool] = []
-
-    def observe(progress: Progress) -> None:
-        if not done and progress.status == status and (progress.transferred or status == "setup"):
-            done.extend([True] * do(relay))
-
-    model = Config.model_validate(config)
-    guest = make_guest(model)
-    assert isinstance(guest, SyntheticGuest)
-    try:
-        here = migrate(model, relay.uri, observe, guest=guest)
-    finally:
-        guest.close()
-    assert done, "the moment never came"
-    return here
+# A data connection.
 
 
-SLOWLY = [
-    pytest.param(tracker, codec, marks=pytest.mark.slow)
-    for tracker in ("auto", "hash")
-    for codec in ("none", "zlib", "zstd", "lz4")
-]
+class CuttingData:
+    """Cuts all data connections once in round `round_no`, or in the last one (0), with frames in
+    them that their workers have sent."""
+
+    def __init__(self, relay: Relay, round_no: int) -> None:
+        self._relay = relay
+        self._round_no = round_no
+        self.is_cut = False
+
+    def at_first(self, coordinator: Coordinator) -> None:
+        """Have what is sent from the start of that round on held back."""
+        two_rounds(coordinator)
+
+        def hold(round_no: int) -> None:
+            is_last = coordinator.engine.dispatcher.settled
+            if self._round_no == (0 if is_last else round_no):
+                self._relay.hold(Way.DATA)
+
+        before_rounds(coordinator, hold)
+
+    def on_tick(self, _: Coordinator) -> None:
+        """Cut when something is held back."""
+        if not self.is_cut and self._relay.holds_frames:
+            self.is_cut = True
+            self._relay.cut_data()
+            self._relay.release()
 
 
-@pytest.mark.parametrize(("tracker", "codec"), [("auto", "zlib"), ("hash", "none"), *SLOWLY])
-def test_a_data_connection_is_cut_in_a_round(folder: Path, tracker: str, codec: str) -> None:
-    """Frames that went down with a connection: missing at the end, or waited for for ever; a
-    page that was written between a frame and its redo, and is old at the end."""
-    config = settings(parameters=SLOW, tracker=tracker, codec=codec)
-    with relayed(folder) as (there, relay):
-        here = migrated(folder, relay, config, status="active", do=lambda one: one.cut_data())
-        assert relay.cuts > 0
+@pytest.mark.parametrize("round_no", [2, 0], ids=["a round", "last round"])
+def test_a_data_connection_is_cut(folder: Path, round_no: int) -> None:
+    """Frames that went down with a connection: missing at the end, or waited for for ever."""
+    config = settings(SMALL)
+    with relayed(folder) as (there, relay), synthetic_guest(config) as guest:
+        cutting = CuttingData(relay, round_no)
+        here = leave(config, relay.uri, guest, on_tick=cutting.on_tick, at_first=cutting.at_first)
+        assert cutting.is_cut
         assert (here.error_desc, here.status, here.verified) == (None, "completed", True)
         assert here.redone > 0
         assert there.result().self_check == "clean"
 
 
-@pytest.mark.parametrize("status", ["setup", "active"])
-def test_the_control_connection_is_cut_for_3_s(folder: Path, status: str) -> None:
-    """A migration that fails, or stands still, because a message was lost."""
-    with relayed(folder) as (there, relay):
-        here = migrated(
-            folder,
-            relay,
-            settings(parameters=SLOW),
-            status=status,
-            do=lambda one: one.cut_control(3.0),
-        )
-        assert (here.error_desc, here.status, here.verified) == (None, "completed", True)
-        assert there.result().self_check == "clean"
+# The control connection. All phases at the same time: each waits for 3 s.
 
 
-def test_the_control_connection_is_cut_in_the_switch_over(folder: Path) -> None:
-    """Two guests, or none, because the word that one has started was lost."""
-    with relayed(folder) as (there, relay):
-        here = migrated(
-            folder, relay, settings(), status="device", do=lambda one: one.cut_control(3.0)
-        )
-        assert (here.error_desc, here.status) == (None, "completed")
-        assert here.guest_alive == "destination"
-        assert there.result().self_check == "clean"
+PHASES: dict[str, Callable[[c.Message, bool], bool]] = {
+    "setup": lambda message, _: isinstance(message, c.Hello),
+    "first round": lambda message, _: isinstance(message, c.RoundStart) and message.round_no == 1,
+    "later round": lambda message, _: isinstance(message, c.RoundStart) and message.round_no == 2,
+    "last round": lambda message, last: isinstance(message, c.RoundStart) and last,
+    "verification": lambda message, _: isinstance(message, c.Verify),
+    "device state": lambda message, _: isinstance(message, c.Devices),
+    "commit": lambda message, _: isinstance(message, c.Commit),
+}
+"""The message that opens the phase; `last`: the guest is stopped."""
+
+
+class CuttingControl:
+    """Cuts the control connection for 3 s when the source opens `phase`, and what it says then is
+    lost."""
+
+    def __init__(self, relay: Relay, phase: str) -> None:
+        self._relay = relay
+        self._opens = PHASES[phase]
+        self.is_cut = False
+
+    def __call__(self, coordinator: Coordinator) -> None:
+        """Listen to what the source says."""
+        two_rounds(coordinator)
+        send, dispatcher = coordinator.engine.link.send, coordinator.engine.dispatcher
+
+        def say(message: c.AnyMessage) -> None:
+            if not self.is_cut and self._opens(message, dispatcher.settled):
+                self.is_cut = True
+                self._relay.cut_control(3.0)
+            send(message)
+
+        coordinator.engine.link.send = say  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def cut_off() -> dict[str, tuple[Result, Result]]:
+    """The results of both ends, by the phase in which the control connection was cut."""
+    config = settings(SMALL)
+
+    def cut_off_in(phase: str) -> tuple[Result, Result]:
+        with relayed(folder) as (there, relay), synthetic_guest(config) as guest:
+            cutting = CuttingControl(relay, phase)
+            here = leave(config, relay.uri, guest, at_first=cutting)
+            assert cutting.is_cut
+            return here, there.result()
+
+    with nothing_left() as folder, ThreadPoolExecutor(len(PHASES)) as pool:
+        return dict(zip(PHASES, pool.map(cut_off_in, PHASES), strict=True))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_control_connection_is_cut_for_3_s(
+    cut_off: dict[str, tuple[Result, Result]], phase: str
+) -> None:
+    """A migration that fails, or stands still, because a message was lost; two guests, or none,
+    because the word that one has started was lost."""
+    here, there = cut_off[phase]
+    assert (here.error_desc, here.status, here.verified) == (None, "completed", True)
+    assert (here.total_time or 0) >= 3000
+    assert here.guest_alive == "destination"
+    assert there.self_check == "clean"
+
+
+# Bits.
 
 
 FLIPS = [12, 70, 130, 300, 10_000]
@@ -109,9 +160,29 @@ def test_a_bit_that_flips_is_mended(
     """A page that arrives with another bit, or a migration that ends by one."""
     monkeypatch.setattr(overdue, "FIRST_NS", 2_000_000_000)
     monkeypatch.setattr(overdue, "SLOWEST", 1e9)
-    config = settings(parameters=SLOW, codec="none")
-    with relayed(folder, (offset,)) as (there, relay):
-        here = migrated(folder, relay, config, status="active", do=lambda _: True)
+    config = settings(SMALL, codec="none")
+    with (
+        relayed(folder, FlipsAt([offset])) as (there, relay),
+        synthetic_guest(config) as guest,
+    ):
+        here = leave(config, relay.uri, guest)
         assert relay.flipped == 1
         assert (here.error_desc, here.status, here.verified) == (None, "completed", True)
         assert there.result().self_check == "clean"
+
+
+def test_a_frame_that_is_damaged_every_time(folder: Path) -> None:
+    """A frame that is sent for ever, or given up without a word why; a guest that stands still."""
+    config = settings(SMALL)
+    with (
+        relayed(folder, FlipsInFrame(3)) as (there, relay),
+        synthetic_guest(config) as guest,
+    ):
+        here = leave(config, relay.uri, guest)
+        assert relay.flipped == 4
+        reason = "frame 3 did not arrive, redone 3 times: damaged frame"
+        assert (here.status, here.guest_alive) == ("failed", "source")
+        assert str(here.error_desc).startswith(reason)
+        assert f"the source failed: {reason}" in str(there.result().error_desc)
+        guest.statistics()
+        wait_until(lambda: (guest.statistics().dirty_rate or 0) > 0)

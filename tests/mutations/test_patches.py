@@ -18,7 +18,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_of_the_seven_mistakes_has_one() -> None:
     """A mistake whose last patch was removed because it did not apply any more."""
-    assert {mutation.name[0] for mutation in mutations()} == set("1234567")
+    assert {mutation.name[0] for mutation in mutations()} >= set("1234567")
 
 
 @ALL

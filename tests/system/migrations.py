@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -89,26 +89,38 @@ def both_ends(
 class Command:
     """`pageferry ARGUMENTS` as a process, its words and result in files of `folder`.
 
-    A context manager: what still runs at the end is killed, its files are removed.
+    A context manager: what still runs at the end is killed, its files are removed. `launch` is
+    what python runs instead of the command itself, `env` what it finds in its environment.
     """
 
-    def __init__(self, folder: Path, *arguments: str, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        config: dict[str, Any] | None = None,
+        launch: Sequence[str] = ("-m", "pipeline"),
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         stem = f"{arguments[0]}-{time.monotonic_ns()}"
-        self._files = [folder / f"{stem}.{kind}" for kind in ("err", "json", "yaml")]
-        words, result, yaml = self._files
+        self._files = [folder / f"{stem}.{kind}" for kind in ("err", "json", "yaml", "out")]
+        words, result, yaml, out = self._files
         given = list(arguments)
         if config is not None:
             yaml.write_text(json.dumps(config))
             given.insert(1, str(yaml))
-        with words.open("w") as out:
+        if arguments[0] in ("run", "incoming", "migrate"):
+            given += ["--json", str(result)]
+        with words.open("w") as err, out.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", *given, "--json", str(result)],
+                [sys.executable, *launch, *given],
                 cwd=ROOT,
-                env={**os.environ, "TMPDIR": str(folder)},
+                env={**os.environ, "TMPDIR": str(folder), **(env or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=out,
+                stdout=output,
+                stderr=err,
                 process_group=0,
+                pass_fds=pass_fds,
             )
 
     def __enter__(self) -> "Command":
@@ -125,6 +137,11 @@ class Command:
     def words(self) -> str:
         """What it has written to standard error by now."""
         return self._files[0].read_text()
+
+    @property
+    def output(self) -> str:
+        """What it has written to standard output by now."""
+        return self._files[3].read_text()
 
     def wait_for(self, words: str) -> None:
         """Wait until it has said `words`."""

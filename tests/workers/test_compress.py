@@ -24,7 +24,7 @@ from tests.workers.compressing import (
 from tests.workers.driving import Context, hear, is_silent, sleeping
 from tests.workers.memories import hash_of, page, random_pages, text_pages
 from workers.lanes import HIGH_WATER
-from workers.messages import Sent
+from workers.messages import Cut, Sent
 from workers.pages import VOID_HASH, ZERO_HASH
 
 ZERO = bytes(PAGE_BYTES)
@@ -272,3 +272,17 @@ def test_the_wire_limit_holds_back_and_is_told(start: Start) -> None:
             worker.frame()
     assert elapsed_ms > 750, "two frames' time, less the 50 ms that were saved up"
     assert 400 < sum(blocked_ms) < elapsed_ms, "and what the worker was kept from its core for"
+
+
+def test_a_connection_that_is_cut_while_the_wire_limit_holds_back_is_told(start: Start) -> None:
+    """A cut that is seen when the limit lets the next frame go; a core burnt until then."""
+    with start(codec="none", hashed=False) as worker:
+        worker.live.rate = PAGE_BYTES // 100  # a frame of a page takes 100 s
+        for seq in (1, 2):
+            worker.give(seq, 0)
+        assert worker.sent().seq == 1
+        worker.frame()
+        worker.lanes[0].close(0)
+        assert hear(worker.pool, Cut).lane == 0
+        with sleeping():
+            assert is_silent(worker.pool, 300)

@@ -73,6 +73,20 @@ def test_nothing_is_given_to_a_dead_worker_and_its_successor_gets_its_share() ->
     assert [worker for worker, _ in redoing.fed()] == [2] * CREDIT
 
 
+def test_what_a_worker_is_doing_is_said() -> None:
+    """ "Worker 0 hangs", and nobody knows at what."""
+    redoing = Redoing()
+    dispatcher = redoing.dispatcher
+    dispatcher.scan((2048,))
+    (one, frame), (other, _), (_, _) = redoing.give(7, 8, 9)
+    assert dispatcher.task_of(one) == "with frame 1 of round 1 in hand"
+    scan = "the scan of block 0 from page 0 on"
+    assert dispatcher.task_of(other) == f"with frame 2 of round 1 and {scan} in hand"
+    redoing.sent(one, frame)
+    assert dispatcher.task_of(one) == "with frame 3 of round 1 in hand"
+    assert dispatcher.task_of(2) == "with nothing in hand"
+
+
 def test_the_scans_of_a_dead_worker_are_done_by_another() -> None:
     """Pages that nobody looked at."""
     redoing = Redoing()

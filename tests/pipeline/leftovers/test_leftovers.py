@@ -1,0 +1,251 @@
+"""What is put right after commands that died, and what only a closed record may decide."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from pipeline.guests.memory import make_file
+from pipeline.leftovers.cleanup import cleanup, clear_way
+from pipeline.leftovers.resolve import resolve_destination, resolve_source
+from pipeline.leftovers.settling import close_destination
+from pipeline.records.processes import Process, boot, maybe_process, this_process
+from pipeline.records.record import (
+    BoundSockets,
+    MadeFile,
+    Record,
+    StoppedWriter,
+    encode_record,
+)
+from pipeline.records.store import SessionRecord, create_record, find_record, state_folder
+from protocol.commit import Step
+from protocol.errors import ConfigError, GuestError, MigrationError
+from protocol.session import Role
+from tests.pipeline.guests.helpers import wait_until
+
+SESSION = "cd" * 16
+DEAD = Process(1 << 22, 1, boot())
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.fixture(name="writer")
+def _writer() -> Iterator[Process]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = maybe_process(child.pid)
+        assert found is not None
+        yield found
+        child.kill()
+
+
+def on_record(role: Role, *steps: Step, **facts: object) -> SessionRecord:
+    """The record of an end whose command is dead, at the last of `steps`."""
+    first = Record(session=SESSION, role=role, name="guest", owner=DEAD)
+    record = create_record(replace(first, **facts))
+    for step in steps:
+        assert record.change(record.step, step)
+    return record
+
+
+def state_of(process: Process) -> str:
+    """The letter of its state."""
+    stat = Path(f"/proc/{process.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0]
+
+
+def stopped(writer: Process) -> StoppedWriter:
+    """Stop it, as a migration does."""
+    os.kill(writer.pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(writer) == "T")
+    return StoppedWriter(writer)
+
+
+def test_a_writer_that_stands_still_goes_on(writer: Process) -> None:
+    """A guest that is stopped for ever because its migration was killed."""
+    on_record("source", guest=writer, effects=(stopped(writer),))
+    said, whole = cleanup()
+    assert whole
+    assert said == [f"{SESSION} (source, guest): the guest goes on here"]
+    wait_until(lambda: state_of(writer) != "T")
+    assert cleanup() == ([], True)
+
+
+def test_a_guest_that_may_run_elsewhere_stays_as_it_is(writer: Process) -> None:
+    """Two running guests, by a cleanup that means well."""
+    on_record("source", Step.INTENT, guest=writer, effects=(stopped(writer),))
+    said, whole = cleanup()
+    assert not whole
+    assert "nobody knows yet" in said[0]
+    assert state_of(writer) == "T"
+
+
+def test_another_process_with_the_number_of_a_dead_one_is_left_alone(writer: Process) -> None:
+    """A signal to a stranger."""
+    os.kill(writer.pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(writer) == "T")
+    old = replace(writer, started=writer.started - 1)
+    on_record("source", guest=old, effects=(StoppedWriter(old),))
+    assert "the guest has ended: it runs nowhere" in cleanup()[0][0]
+    assert state_of(writer) == "T"
+
+
+def test_what_belongs_to_a_command_that_lives_is_left_alone(writer: Process) -> None:
+    """A cleanup that lets a guest go on in the middle of its switch-over."""
+    on_record("source", owner=this_process(), guest=writer, effects=(stopped(writer),))
+    assert cleanup() == ([], True)
+    assert state_of(writer) == "T"
+
+
+@pytest.mark.parametrize("steps", [(), (Step.READY,), (Step.READY, Step.COMMITTED)])
+def test_memory_that_nobody_waits_for_is_removed(tmp_path: Path, steps: tuple[Step, ...]) -> None:
+    """Gigabytes in a file that a killed destination had made, and its sockets."""
+    made = make_file(tmp_path / "memory")
+    assert made is not None
+    on_record(
+        "destination", *steps, guest=DEAD, effects=(made, BoundSockets((str(tmp_path / "c"),)))
+    )
+    said, whole = cleanup()
+    assert whole
+    assert "was given up" in said[0]
+    assert not (tmp_path / "memory").exists()
+    assert bool(list(state_folder().iterdir())) == bool(steps)
+    assert not steps or find_record(SESSION, "destination").step is Step.NOT_STARTED
+    assert cleanup() == ([], True)
+
+
+def test_a_file_that_arrived_stays(tmp_path: Path) -> None:
+    """A guest whose memory is removed after the commit."""
+    made = make_file(tmp_path / "memory")
+    assert isinstance(made, MadeFile)
+    on_record("destination", Step.READY, Step.COMMITTED, effects=(made,))
+    assert cleanup()[1]
+    assert (tmp_path / "memory").exists()
+    assert find_record(SESSION, "destination").step is Step.STARTED
+
+
+def test_a_closed_record_is_forgotten_after_a_month() -> None:
+    """A state folder that grows for ever; a source that comes back after a week for nothing."""
+    on_record("destination", Step.READY, Step.NOT_STARTED)
+    assert cleanup() == ([], True)
+    path = next(state_folder().iterdir())
+    path.write_text(re.sub(r'"changed":"\d{4}', '"changed":"2020', path.read_text()))
+    assert "was removed" in cleanup()[0][0]
+    assert not list(state_folder().iterdir())
+
+
+def test_folders_of_dead_commands_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    """A temporary folder that fills up; or one that a command works in, taken away."""
+    for name in (f"pageferry-{DEAD.pid}-a", f"pageferry-{os.getpid()}-b", "pageferry-x", "other"):
+        (tmp_path / name).mkdir()
+    assert cleanup() == ([f"{tmp_path}/pageferry-{DEAD.pid}-a: removed"], True)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_guest_is_not_migrated_while_nobody_knows_where_it_is(writer: Process) -> None:
+    """A second copy that leaves while the first one may run elsewhere."""
+    on_record("source", Step.INTENT, guest=writer)
+    with pytest.raises(GuestError, match=f"pageferry resolve {SESSION}"):
+        clear_way(lambda record: record.guest == writer)
+    clear_way(lambda record: record.guest == DEAD)
+
+
+def test_the_next_migration_puts_right_what_the_last_one_left(writer: Process) -> None:
+    """A guest that leaves stopped, and arrives so."""
+    on_record("source", guest=writer, effects=(stopped(writer),))
+    clear_way(lambda record: record.guest == writer)
+    wait_until(lambda: state_of(writer) != "T")
+    assert not list(state_folder().iterdir())
+
+
+def test_a_guest_that_is_migrated_is_not_migrated_twice(writer: Process) -> None:
+    """Two migrations of one guest at a time."""
+    on_record("source", owner=this_process(), guest=writer)
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates this guest"):
+        clear_way(lambda record: record.guest == writer)
+
+
+@pytest.mark.parametrize("steps", [(), (Step.READY,), (Step.READY, Step.COMMITTED)])
+def test_a_guest_that_did_not_start_there_goes_on_here(
+    tmp_path: Path, writer: Process, steps: tuple[Step, ...]
+) -> None:
+    """A guest that runs nowhere, though it is known that it does not run there."""
+    on_record("source", Step.INTENT, guest=writer, effects=(stopped(writer),))
+    on_record("destination", *steps, guest=DEAD)
+    peer = tmp_path / "peer.json"
+    peer.write_bytes(encode_record(resolve_destination(SESSION)))
+    assert resolve_source(SESSION, peer) == "the guest goes on here"
+    wait_until(lambda: state_of(writer) != "T")
+    with pytest.raises(MigrationError, match="No such file"):
+        resolve_source(SESSION, peer)
+
+
+def test_a_guest_that_started_there_is_given_up_here(tmp_path: Path, writer: Process) -> None:
+    """Two running guests after a resolve."""
+    on_record("source", Step.INTENT, guest=writer, effects=(stopped(writer),))
+    on_record("destination", Step.READY, Step.COMMITTED, Step.STARTED)
+    peer = tmp_path / "peer.json"
+    peer.write_bytes(encode_record(resolve_destination(SESSION)))
+    assert resolve_source(SESSION, peer) == "the guest was given away"
+    assert state_of(writer) == "T"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"closed": False}, "is not closed"),
+        ({"session": "ef" * 16}, "record of session ef"),
+        ({"role": "source", "step": Step.KEPT}, "is the source's record"),
+    ],
+)
+def test_another_record_decides_nothing(
+    tmp_path: Path, writer: Process, change: dict[str, object], told: str
+) -> None:
+    """A guest that goes on by a record of another session, or one that may still change."""
+    on_record("source", Step.INTENT, guest=writer)
+    right = Record(session=SESSION, role="destination", name="guest", owner=DEAD)
+    closed = replace(right.at(Step.NOT_STARTED, ""), **change)
+    peer = tmp_path / "peer.json"
+    peer.write_bytes(encode_record(closed))
+    with pytest.raises(MigrationError, match=told):
+        resolve_source(SESSION, peer)
+    assert find_record(SESSION, "source").step is Step.INTENT
+
+
+def test_what_cannot_be_resolved_is_said(tmp_path: Path) -> None:
+    """A traceback, or a guest that goes on while its migration does, too."""
+    with pytest.raises(MigrationError, match="No such file"):
+        resolve_destination(SESSION)
+    peer = tmp_path / "peer.json"
+    record = on_record("source")
+    with pytest.raises(ConfigError, match="No such file"):
+        resolve_source(SESSION, peer)
+    right = Record(session=SESSION, role="destination", name="guest", owner=DEAD)
+    peer.write_bytes(encode_record(right.at(Step.NOT_STARTED, "")))
+    with pytest.raises(MigrationError, match="the guest was never given away"):
+        resolve_source(SESSION, peer)
+    record.remove()
+    on_record("source", Step.INTENT, owner=this_process())
+    with pytest.raises(MigrationError, match=f"process {os.getpid()} is at work"):
+        resolve_source(SESSION, peer)
+
+
+def test_a_destination_that_waits_for_its_commit_can_be_closed_and_one_that_starts_cannot() -> None:
+    """A guest that starts behind the back of a source that was told that it does not."""
+    owner = this_process()
+    ready = on_record("destination", Step.READY, owner=owner)
+    assert close_destination(find_record(SESSION, "destination")).step is Step.NOT_STARTED
+    assert not ready.change(Step.READY, Step.COMMITTED)
+    ready.remove()
+    on_record("destination", Step.READY, Step.COMMITTED, owner=owner)
+    with pytest.raises(MigrationError, match=f"process {owner.pid} is starting the guest"):
+        resolve_destination(SESSION)
