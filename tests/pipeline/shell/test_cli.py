@@ -314,3 +314,30 @@ def test_check_loads_nothing_that_it_does_not_use(file: str) -> None:
     modules = python("-c", code).stdout.split()
     assert "pipeline.config.loading" in modules
     assert not {"structlog", "rich.live", "zmq", "numpy", "psutil"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["resolve", "ab" * 16], 1, "no record"),
+        (["resolve", "../x"], 1, "is no session"),
+        (["resolve", "ab" * 16, "--peer-record", "/no/such"], 1, "no record"),
+        (["guest", "configs/guest.yaml", "--socket", "/no/such/folder/g"], 2, "cannot listen at"),
+        (["guest", "configs/file.yaml", "--socket", "/tmp/x"], 2, "expected a synthetic guest"),
+        (["guest", "configs/guest.yaml"], 2, "--socket"),
+    ],
+)
+def test_mistakes_with_guests_and_records_are_one_line(
+    arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback for what somebody types who has just lost a guest."""
+    assert run_command(arguments) == code
+    words = capsys.readouterr().err
+    assert told in words
+    assert words.count("\n") == 1
+
+
+def test_a_cleanup_with_nothing_to_do_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Words about other people's sessions, or an error for an empty folder."""
+    assert run_command(["cleanup"]) == 0
+    assert capsys.readouterr().out == ""

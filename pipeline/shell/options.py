@@ -1,0 +1,19 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key after the file; repeatable."),
+]
+UriOption = Annotated[
+    str | None, typer.Option("--uri", help="tcp:HOST:PORT or unix:PATH; default: the file's uri.")
+]
+JsonPath = Annotated[
+    str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]

@@ -1,0 +1,110 @@
+"""The commands beside those that migrate: guests, what is left over, the configuration."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.config.loading import load_config
+from pipeline.config.model import Config
+from pipeline.result import write_out
+from pipeline.shell.options import ConfigPath, Quiet, Sets
+
+
+def guest(
+    config: ConfigPath,
+    socket: Annotated[Path, typer.Option("--socket", metavar="PATH", help="Where it answers.")],
+    incoming: Annotated[
+        bool, typer.Option("--incoming", help="Wait, empty, to be filled by a migration.")
+    ] = False,
+    sets: Sets = None,
+    quiet: Quiet = False,
+) -> int:
+    """Be a guest that outlives its migrations.
+
+    Until SIGINT or SIGTERM.
+
+    \b
+    pageferry guest configs/guest.yaml --socket /tmp/g.sock
+    pageferry guest configs/guest.yaml --socket /tmp/g-in.sock --incoming
+    pageferry run configs/guest.yaml --set guest.socket=/tmp/g.sock \\
+        --set destination.socket=/tmp/g-in.sock
+    """
+    loaded = load_config(config, sets or [])
+    from pipeline.shell.guest import be_guest
+    from pipeline.shell.logs import configure_logging
+
+    configure_logging(quiet=quiet)
+    be_guest(loaded, socket, incoming=incoming)
+    return 0
+
+
+def resolve(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="As both results name it.")],
+    peer_record: Annotated[
+        Path | None,
+        typer.Option(
+            "--peer-record", metavar="FILE", help="At the source: what resolve printed there."
+        ),
+    ] = None,
+) -> int:
+    """Settle a commit that was not answered.
+
+    Where a result says guest-alive: unknown. First at the destination, where it closes and
+    prints the record; then at the source, where the guest goes on, or is given up, as that
+    record says.
+
+    \b
+    pageferry resolve SESSION > record.json                   # at the destination
+    pageferry resolve SESSION --peer-record record.json       # at the source
+    """
+    from pipeline.leftovers.resolve import resolve_destination, resolve_source
+    from pipeline.records.record import encode_record
+
+    if peer_record is None:
+        write_out(encode_record(resolve_destination(session)).decode())
+    else:
+        write_out(f"{resolve_source(session, peer_record)}\n")
+    return 0
+
+
+def cleanup() -> int:
+    """Put right what killed commands left.
+
+    Lets guests go on that stand still, removes files, sockets, folders and records. Exit code 1
+    where something is left that only `pageferry resolve` may decide.
+    """
+    from pipeline.leftovers.cleanup import cleanup as put_right
+
+    said, whole = put_right()
+    write_out("".join(f"{line}\n" for line in said))
+    return 0 if whole else 1
+
+
+def check(config: ConfigPath, sets: Sets = None) -> None:
+    """Check a file, print what it means.
+
+    The effective configuration, defaults and all.
+
+    \b
+    pageferry check configs/quickstart.yaml
+    pageferry check configs/quickstart.yaml --set codec=zstd
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    loaded = load_config(config, sets or [])
+    yaml.dump(loaded.model_dump(mode="json", by_alias=True), sys.stdout)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration.
+
+    \b
+    pageferry schema > pageferry.schema.json
+    """
+    sys.stdout.write(json.dumps(Config.model_json_schema(), indent=2) + "\n")
