@@ -9,7 +9,8 @@ AGAIN_NS = 5_000_000_000
 hangs is noticed and replaced (4 s), which loses the frame twice more, of three times in all."""
 FIRST_NS = 10_000_000_000
 SLOWEST = 65.536
-"""Guest bytes/ms, 64 KiB/s: what a link is trusted to reach while nobody knows it."""
+"""Guest bytes/ms, 64 KiB/s: what a link is trusted to reach while nobody knows it. A bandwidth
+below it was measured while all waited for a lost frame; the gaps tell of a link that is slower."""
 GAPS = 16
 
 
@@ -47,4 +48,4 @@ class Overdue:
         if not bandwidth or not self._gaps_ns:
             return FIRST_NS + out_bytes / SLOWEST * 1e6
         grace_ns = AGAIN_NS if self._in_vain else GRACE_NS
-        return grace_ns + out_bytes / bandwidth * 1e6 + 3 * max(self._gaps_ns)
+        return grace_ns + out_bytes / max(bandwidth, SLOWEST) * 1e6 + 3 * max(self._gaps_ns)

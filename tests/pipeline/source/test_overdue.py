@@ -63,3 +63,10 @@ def test_a_slow_link_gets_the_time_that_it_needs() -> None:
     overdue, since_ns = progressing(gap_ns=2 * GRACE_NS)
     assert not overdue.is_overdue(since_ns + 6 * GRACE_NS, 20, OUT, FAST)
     assert overdue.is_overdue(since_ns + 8 * GRACE_NS, 20, OUT, FAST)
+
+
+def test_a_bandwidth_that_was_measured_over_a_loss_is_not_believed() -> None:
+    """Minutes of waiting for the second lost frame, since the first one made the link look slow."""
+    overdue, since_ns = progressing()
+    assert not overdue.is_overdue(since_ns + 15 * GRACE_NS, 20, OUT, 0.5)
+    assert overdue.is_overdue(since_ns + 20 * GRACE_NS, 20, OUT, 0.5)
