@@ -1,7 +1,7 @@
 """What goes wrong in a migration: drawn from the seed, set off by what happens in it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
@@ -20,6 +20,8 @@ MOMENTS = {
 }  # fmt: skip
 """What sets a fault off, and up to which time that it happens."""
 
+STORMS = 0.03
+"""How often most frames are damaged, so that one is redone to the last time."""
 WORKERS = ("compress worker", "compress worker", "decompress worker", "decompress worker")
 OTHERS = ("source command", "destination command", "source guest", "destination guest")
 MENDED = frozenset({"a worker dies", "a worker hangs", "data is cut", "control is cut"})
@@ -50,6 +52,8 @@ class Faults:
         self._destination = destination
         self.weather = _weather(self._dice)
         world.network.weather["control"] = world.network.weather["data"] = self.weather
+        if self._dice.random() < STORMS:
+            self.weather = world.network.weather["data"] = replace(self.weather, damaged=0.6)
         self._waiting = [self._drawn() for _ in range(self._dice.choice((0, 1, 1, 1, 2, 2, 3)))]
         self.names = [fault.name for fault in self._waiting]
         world.story.listener = self._heard

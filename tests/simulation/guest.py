@@ -73,7 +73,6 @@ class Guest:
         self._numbers = count(1)
         self._questions: list[tuple[wire.Request, list[wire.Answer | None], Process]] = []
         self.process = processes.start(f"{name} guest", self._run)
-        self._processes = processes
 
     def fill(self, pages: int) -> None:
         """It runs, and some of its pages exist."""

@@ -14,7 +14,6 @@ from tests.simulation.story import Story
 
 BOOT = "virtual"
 FORK_NS = 40 * MS
-TICK_NS = 50 * MS
 
 
 class Processes:
