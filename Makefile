@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint mutants benchmark clean
+.PHONY: quickstart test test-slow lint mutants simulate benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
@@ -18,6 +18,9 @@ lint: $(VENV)/installed
 
 mutants: $(VENV)/installed
 	$(BIN)/python -m tests.mutations.run
+
+simulate: $(VENV)/installed
+	$(BIN)/python -m tests.simulation --seeds 20000
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m benchmarks.against_qemu

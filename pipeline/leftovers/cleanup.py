@@ -33,7 +33,7 @@ def cleanup() -> tuple[list[str], bool]:
         if record.owner.is_alive:
             continue
         try:
-            words = _settle(session)
+            words = settle(session)
         except MigrationError as error:
             words, whole = str(error), False
         if words:
@@ -42,7 +42,8 @@ def cleanup() -> tuple[list[str], bool]:
     return [*said, *_remove_folders()], whole
 
 
-def _settle(session: SessionRecord) -> str | None:
+def settle(session: SessionRecord) -> str | None:
+    """Do with the record of an end whose command is dead what it allows; what that was."""
     record = session.record
     if record.role == "source":
         return settle_source(session)

@@ -29,12 +29,13 @@ def resolve_source(session: str, peer_record: Path) -> str:
     """
     record = find_record(session, "source")
     try:
-        return _resolve(record, _peer_record(peer_record, session))
+        return resolve(record, _peer_record(peer_record, session))
     finally:
         record.close()
 
 
-def _resolve(record: SessionRecord, peer: Record) -> str:
+def resolve(record: SessionRecord, peer: Record) -> str:
+    """As `resolve_source`, where the closed record of the other end is at hand."""
     if record.record.owner.is_alive:
         raise MigrationError(f"process {record.record.owner.pid} is at work on this session")
     step = Step.GIVEN if peer.step is Step.STARTED else Step.KEPT

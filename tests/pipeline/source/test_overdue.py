@@ -1,6 +1,6 @@
 """Frames that were sent and never arrive: noticed, and nothing else is taken for that."""
 
-from pipeline.source.overdue import FIRST_NS, GRACE_NS, Overdue
+from pipeline.source.overdue import AGAIN_NS, FIRST_NS, GRACE_NS, Overdue
 
 OUT = 1 << 20
 START = 10**15
@@ -25,12 +25,21 @@ def test_no_progress_is_overdue_soon() -> None:
     assert overdue.is_overdue(since_ns + patience_ns + 10**6 + 1, 20, OUT, FAST)
 
 
-def test_after_a_yes_the_grace_begins_anew() -> None:
-    """A redo of the same frame at every look."""
+def test_after_a_yes_the_grace_begins_anew_and_is_longer() -> None:
+    """A redo of the same frame at every look, or so soon that a worker which hangs costs more
+    of them than there are: it is noticed after 4 s."""
     overdue, since_ns = progressing()
     assert overdue.is_overdue(since_ns + 2 * GRACE_NS, 20, OUT, FAST)
-    assert not overdue.is_overdue(since_ns + 3 * GRACE_NS, 20, OUT, FAST)
-    assert overdue.is_overdue(since_ns + 4 * GRACE_NS, 20, OUT, FAST)
+    assert not overdue.is_overdue(since_ns + 2 * GRACE_NS + AGAIN_NS, 20, OUT, FAST)
+    assert overdue.is_overdue(since_ns + 3 * GRACE_NS + AGAIN_NS, 20, OUT, FAST)
+
+
+def test_after_progress_the_grace_is_the_short_one_again() -> None:
+    """One lost connection, and every later one is noticed late."""
+    overdue, since_ns = progressing()
+    assert overdue.is_overdue(since_ns + 2 * GRACE_NS, 20, OUT, FAST)
+    assert not overdue.is_overdue(since_ns + 2 * GRACE_NS + STEP_NS, 21, OUT, FAST)
+    assert overdue.is_overdue(since_ns + 4 * GRACE_NS, 21, OUT, FAST)
 
 
 def test_before_the_first_progress_there_is_more_patience() -> None:
@@ -54,3 +63,10 @@ def test_a_slow_link_gets_the_time_that_it_needs() -> None:
     overdue, since_ns = progressing(gap_ns=2 * GRACE_NS)
     assert not overdue.is_overdue(since_ns + 6 * GRACE_NS, 20, OUT, FAST)
     assert overdue.is_overdue(since_ns + 8 * GRACE_NS, 20, OUT, FAST)
+
+
+def test_a_bandwidth_that_was_measured_over_a_loss_is_not_believed() -> None:
+    """Minutes of waiting for the second lost frame, since the first one made the link look slow."""
+    overdue, since_ns = progressing()
+    assert not overdue.is_overdue(since_ns + 15 * GRACE_NS, 20, OUT, 0.5)
+    assert overdue.is_overdue(since_ns + 20 * GRACE_NS, 20, OUT, 0.5)
