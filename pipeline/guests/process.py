@@ -5,12 +5,12 @@ Either is spoken to by a conversation of ours alone.
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic, sleep
 
 from pipeline.guests import wire
 from pipeline.guests.conversation import Conversation
@@ -35,6 +35,10 @@ class GuestProcess:
             connection.close()
             raise GuestError(f"the guest process {pid} died")
         self.process: Process = found
+        self._dead = False
+        self._pidfd = os.pidfd_open(pid)
+        self._ended = select.poll()
+        self._ended.register(self._pidfd, select.POLLIN)
 
     @classmethod
     def start(cls) -> "GuestProcess":
@@ -60,12 +64,10 @@ class GuestProcess:
     @property
     def is_dead(self) -> bool:
         """Whether it is seen to have ended; one that has just closed our socket gets a moment."""
-        until = monotonic() + (_END_S if self.talk.was_cut else 0)
-        while self.process.is_alive:
-            if monotonic() > until:
-                return False
-            sleep(0.001)
-        return True
+        if self._pidfd >= 0:
+            wait_ms = _END_S * 1000 if self.talk.was_cut else 0
+            self._dead = bool(self._ended.poll(wait_ms))
+        return self._dead
 
     def close(self) -> None:
         """Let go of it; one that we started ends, and is waited for. Idempotent."""
@@ -75,6 +77,10 @@ class GuestProcess:
         self.talk.close()
         if self._child is not None:
             _reap(self._child)
+        if self._pidfd >= 0:
+            self._dead = bool(self._ended.poll(0))
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 def _reap(child: subprocess.Popen[bytes]) -> None:

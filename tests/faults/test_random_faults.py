@@ -29,12 +29,12 @@ from tests.system.migrations import Destination, nobody, settings
 FAULTS = int(os.environ.get("PAGEFERRY_FAULTS", "50"))
 SEED = int(os.environ.get("PAGEFERRY_SEED", "1"))
 AT_ONCE = 3
-OF_ENDS = 0.2
-"""Of all faults; each takes some ten times as long as one of the others."""
-LONGEST_S = 0.8
-"""When the last one strikes; a migration takes 0.3 to 1 s."""
+OF_ENDS = 0.1
+"""Of all faults; each takes some twenty times as long as one of the others."""
+LONGEST_S = 0.5
+"""When the last one strikes; a migration takes 0.3 to 0.7 s."""
 ENDS = [cell for cell in CELLS if "worker" not in cell.victim and cell.victim != "fork server"]
-SLOW = settings(parameters={"max-bandwidth": "12MiB"})
+SLOW = settings(parameters={"max-bandwidth": "24MiB"})
 
 Strike = Callable[[set[psutil.Process], SyntheticGuest], None]
 
