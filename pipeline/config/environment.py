@@ -8,7 +8,7 @@ import resource
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.config.model import Config, FileGuest
+from pipeline.config.model import Config, FileGuest, SyntheticGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 
@@ -32,6 +32,10 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
 def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
     if source and isinstance(config.guest, FileGuest):
         _check_guest(config.guest)
+    if source and isinstance(config.guest, SyntheticGuest):
+        _check_socket("guest.socket", config.guest.socket)
+    if destination:
+        _check_socket("destination.socket", config.destination.socket)
     target = config.destination.path
     if destination and target is not None:
         _check_target(target)
@@ -71,6 +75,11 @@ def _check_guest(guest: FileGuest) -> None:
         )
     if guest.pid is not None and not Path(f"/proc/{guest.pid}").exists():
         raise ConfigError(f"guest.pid: found {guest.pid}, expected the pid of a running process")
+
+
+def _check_socket(key: str, path: Path | None) -> None:
+    if path is not None and not path.is_socket():
+        raise ConfigError(f"{key}: no guest listens at {path}: start one by `pageferry guest`")
 
 
 def _check_target(target: Path) -> None:

@@ -135,6 +135,7 @@ def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:
     try:
         wrong = guest.self_check()
         if stay is not None and wrong is None:
+            structlog.get_logger().info(f"the guest runs here, for {stay:g} s more")
             receiver.cancel.wait(stay)
             wrong = guest.self_check()
         result.guest_gap = guest.statistics().gap_ms

@@ -23,11 +23,13 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class GuestProcess:
-    """A guest's process and the conversation with it; `child` where it is ours to end."""
+    """A guest's process and the conversation with it; `child` where it is ours to end, `who` for
+    words about it."""
 
     def __init__(
-        self, connection: socket.socket, pid: int, child: subprocess.Popen[bytes] | None
+        self, connection: socket.socket, pid: int, child: subprocess.Popen[bytes] | None, who: str
     ) -> None:
+        self.who = who
         self.talk = Conversation(connection, pid)
         self._child = child
         found = maybe_process(pid)
@@ -46,7 +48,7 @@ class GuestProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             child = _start_child(theirs.fileno())
-        return cls(ours, child.pid, child)
+        return cls(ours, child.pid, child, f"process {child.pid}")
 
     @classmethod
     def attach(cls, path: Path) -> "GuestProcess":
@@ -59,7 +61,7 @@ class GuestProcess:
             why = error.strerror or str(error)
             raise GuestError(f"no guest answers at {path}: {why}") from None
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return cls(connection, _CREDENTIALS.unpack(told)[0], None)
+        return cls(connection, _CREDENTIALS.unpack(told)[0], None, f"at {path}")
 
     @property
     def is_dead(self) -> bool:

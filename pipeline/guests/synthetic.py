@@ -24,9 +24,9 @@ _WHOLE_MEMORY_S_A_GIB = 10.0
 
 _STATES: dict[wire.State, str] = {
     "waiting": "waits to be filled, it cannot leave",
-    "running": "runs already, nothing can arrive there",
-    "paused": "is there already, nothing can arrive there",
-    "gone": "was given away, it does not run here any more",
+    "running": "runs already: nothing can arrive there",
+    "paused": "is there already: nothing can arrive there",
+    "gone": "was given away: it neither runs nor waits here any more, end it and start another one",
 }
 
 
@@ -69,7 +69,7 @@ class _Guest:
         """GuestError, and nothing left open, for a guest that is in none of them."""
         if self._described.state not in states:
             self._close()
-            raise GuestError(f"the guest process {self.pid} {_STATES[self._described.state]}")
+            raise GuestError(f"the guest {self._machine.who} {_STATES[self._described.state]}")
 
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pipeline.leftovers.settling import close_destination, settle_source
 from pipeline.records.record import Record, decode_record
-from pipeline.records.store import SessionRecord, find_record
+from pipeline.records.store import SessionRecord, find_record, records, state_folder
 from protocol.commit import Step
 from protocol.errors import ConfigError, MigrationError
+from protocol.session import Role
 
 
 def resolve_destination(session: str) -> Record:
@@ -15,7 +16,7 @@ def resolve_destination(session: str) -> Record:
 
     MigrationError where there is none, or nobody can say yet.
     """
-    record = find_record(session, "destination")
+    record = _find(session, "destination")
     try:
         return close_destination(record)
     finally:
@@ -27,7 +28,7 @@ def resolve_source(session: str, peer_record: Path) -> str:
 
     MigrationError for a record that does not say, and where there is nothing to resolve.
     """
-    record = find_record(session, "source")
+    record = _find(session, "source")
     try:
         return resolve(record, _peer_record(peer_record, session))
     finally:
@@ -57,3 +58,19 @@ def _peer_record(path: Path, session: str) -> Record:
             f"{path} is not closed: it must come from `pageferry resolve` at the destination"
         )
     return record
+
+
+def _find(session: str, role: Role) -> SessionRecord:
+    """The record; what to do where there is only the other end's, or none."""
+    here = {record.record.role for record in records() if record.record.session == session}
+    if role in here:
+        return find_record(session, role)
+    if here == {"source"}:
+        raise MigrationError(
+            f"session {session} left from here: --peer-record FILE is needed, what"
+            f" `pageferry resolve {session}` printed at the destination"
+        )
+    raise MigrationError(
+        f"no record of session {session} ({role}) in {state_folder()}: it was settled,"
+        " or belongs to another machine or user"
+    )

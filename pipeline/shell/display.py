@@ -49,7 +49,8 @@ class PlainDisplay:
         """Show `progress` if it is due."""
         percent = self._rising.clamp(progress)
         place = (progress.status, progress.round_no)
-        if place == self._place and progress.elapsed_s - self._told_s < _LINE_EVERY_S:
+        waits = percent is None and not _facts(progress)  # a destination may do so for hours
+        if place == self._place and (waits or progress.elapsed_s - self._told_s < _LINE_EVERY_S):
             return
         self._place, self._told_s = place, progress.elapsed_s
         facts = "".join(f", {name} {text}" for name, text in _facts(progress))

@@ -21,7 +21,9 @@ def be_guest(config: Config, socket: Path, *, incoming: bool) -> None:
     """
     guest = config.guest
     if not isinstance(guest, SyntheticGuest) or guest.socket is not None:
-        raise ConfigError("guest: expected a synthetic guest without a socket, to be started here")
+        raise ConfigError(
+            f"guest: found one of kind {guest.kind}, expected a synthetic one to be started here"
+        )
     workload = None if incoming else Workload(**guest.workload.model_dump())
     start = wire.Start(guest.memory, workload, None)
     host = GuestHost(socket, lambda: Machine(start))

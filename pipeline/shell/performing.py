@@ -63,7 +63,14 @@ def _report_end(result: Result) -> int:
         return complain("cancelled", code)
     if code:
         mismatch = "the memory that arrived differs" if result.verified is False else None
-        return complain(f"failed: {result.error_desc or mismatch or result.self_check}", code)
+        hint = ""
+        if result.guest_alive == "unknown" and result.session:
+            hint = (
+                f"; whether the guest runs at the destination is not known: it is settled by"
+                f" `pageferry resolve {result.session}` there, then here"
+            )
+        reason = result.error_desc or mismatch or result.self_check
+        return complain(f"failed: {reason}{hint}", code)
     return code
 
 

@@ -80,6 +80,8 @@ def cleanup() -> int:
 
     said, whole = put_right()
     write_out("".join(f"{line}\n" for line in said))
+    if not said:
+        sys.stderr.write("nothing was left\n")
     return 0 if whole else 1
 
 

@@ -93,7 +93,7 @@ class SourcePump:
             deadline_ns += stalls.stood_still_ns(now_ns)
             if now_ns > deadline_ns:
                 raise PeerLost(
-                    f"no {answer.__name__.lower()} from the destination within {within_s:g} s"
+                    f"the destination did not say {answer.__name__} within {within_s:g} s"
                 )
             self.turn()
         found = self._answers.pop(answer)

@@ -79,9 +79,9 @@ def test_it_goes_over_and_the_one_left_never_runs_again(here: Hosted, there: Hos
     guest.close()
     arrival.close()
     assert (here.host.state, there.host.state) == ("gone", "running")
-    with pytest.raises(GuestError, match="was given away, it does not run here any more"):
+    with pytest.raises(GuestError, match=f"the guest at {here.path} was given away: it neither"):
         SyntheticGuest.attach(here.path)
-    with pytest.raises(GuestError, match="runs already, nothing can arrive there"):
+    with pytest.raises(GuestError, match="runs already: nothing can arrive there"):
         SyntheticArrival.attach(there.path, RAM)
 
 

@@ -185,7 +185,7 @@ def test_a_guest_that_did_not_start_there_goes_on_here(
     peer.write_bytes(encode_record(resolve_destination(SESSION)))
     assert resolve_source(SESSION, peer) == "the guest goes on here"
     wait_until(lambda: state_of(writer) != "T")
-    with pytest.raises(MigrationError, match="No such file"):
+    with pytest.raises(MigrationError, match="it was settled"):
         resolve_source(SESSION, peer)
 
 
@@ -223,10 +223,12 @@ def test_another_record_decides_nothing(
 
 def test_what_cannot_be_resolved_is_said(tmp_path: Path) -> None:
     """A traceback, or a guest that goes on while its migration does, too."""
-    with pytest.raises(MigrationError, match="No such file"):
+    with pytest.raises(MigrationError, match="no record of session"):
         resolve_destination(SESSION)
     peer = tmp_path / "peer.json"
     record = on_record("source")
+    with pytest.raises(MigrationError, match="left from here: --peer-record FILE is needed"):
+        resolve_destination(SESSION)
     with pytest.raises(ConfigError, match="No such file"):
         resolve_source(SESSION, peer)
     right = Record(session=SESSION, role="destination", name="guest", owner=DEAD)
