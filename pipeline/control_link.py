@@ -159,7 +159,8 @@ class ControlLink:
     def tick(self, now_ns: int) -> None:
         """As `beat`; and PeerLost when the other end is silent."""
         self.beat(now_ns)
-        if self._channel is not None and self._liveness.is_lost(now_ns, self.patience_s):
+        lost = self._liveness.is_lost(now_ns, self.patience_s)
+        if self._channel is not None and lost:
             raise PeerLost(self._silence())
 
     def beat(self, now_ns: int) -> None:

@@ -1,5 +1,6 @@
 """Files of UNIX sockets: whether somebody listens there, and their removal."""
 
+import stat
 from contextlib import suppress
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, SocketKind, socket
@@ -12,9 +13,13 @@ def check_free(path: Path, key: str, kind: SocketKind = SOCK_STREAM) -> None:
 
     A socket that nobody listens at any more does none: who binds there replaces it.
     """
-    if not path.exists():
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
         return
-    if not path.is_socket():
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{key}: {path} is a file or folder, expected a path for a new socket")
     if _is_listened_at(path, kind):
         raise ConfigError(f"{key}: cannot listen on {path}: somebody does")
@@ -23,12 +28,13 @@ def check_free(path: Path, key: str, kind: SocketKind = SOCK_STREAM) -> None:
 def remove_stale(path: Path) -> None:
     """Remove the file of a socket that nobody listens at any more, if it is one."""
     with suppress(OSError):
-        if path.is_socket() and not _is_listened_at(path, SOCK_STREAM):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _is_listened_at(path, SOCK_STREAM):
             path.unlink()
 
 
 def _is_listened_at(path: Path, kind: SocketKind) -> bool:
     with socket(AF_UNIX, kind) as probe:
+        probe.settimeout(1)  # for one that hangs
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

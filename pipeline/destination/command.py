@@ -12,15 +12,17 @@ from pipeline.config.model import Config
 from pipeline.destination.receiver import Receiver
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
-from pipeline.guests.memory import make_file
+from pipeline.guests.memory import make_file, remove_file
+from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticArrival
+from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
 from protocol.control import Hello
-from protocol.errors import GuestError, RemoteProtocolError
+from protocol.errors import GuestError, MigrationError, RemoteProtocolError
 from protocol.limits import PAGE_BYTES
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
@@ -79,16 +81,32 @@ def _guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGue
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
         check_codec(hello.codec)
         if hello.kind == "synthetic" and socket is not None:
+            process = process_at(socket)
+            clear_way(lambda earlier: earlier.guest == process)
             guest: ArrivingGuest = SyntheticArrival.attach(socket, hello.blocks)
         else:
             _check_room(hello, path)
-            if path is not None and (made := make_file(path)) is not None:
-                record.add(made)
+            if path is not None:
+                _make_place(path, record)
             guest = _land(hello, path)
         record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
         return guest
 
     return make
+
+
+def _make_place(path: Path, record: SessionRecord) -> None:
+    """See that there is a file, and that one that was made here is on record."""
+    place = str(path.absolute())
+    clear_way(lambda earlier: place in [getattr(one, "path", "") for one in earlier.effects])
+    made = make_file(path)
+    if made is None:
+        return
+    try:
+        record.add(made)
+    except MigrationError:
+        remove_file(made)
+        raise
 
 
 def _land(hello: Hello, path: Path | None) -> ArrivingGuest:
@@ -151,7 +169,7 @@ def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
     if completed:
         hello = receiver.engine.pump.hello
         return None if hello is None or hello.kind == "file" else "destination"
-    return "unknown" if receiver.engine.pump.committed else "source"
+    return "unknown" if receiver.begun else "source"
 
 
 def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Result:

@@ -14,7 +14,7 @@ import structlog
 from pipeline.config.model import Parameters
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
-from pipeline.leftovers.undo import undo
+from pipeline.leftovers.settling import undo_effects
 from pipeline.records.processes import this_process
 from pipeline.records.record import BoundSockets, Record
 from pipeline.records.store import SessionRecord, create_record
@@ -60,7 +60,8 @@ class Receiver:
         self._record: SessionRecord | None = None
         self._commit: DestinationCommit | None = None
         self._was_ready = False
-        self._begun = False
+        self.begun = False
+        """Whether the guest was asked to start, and is not known to be dead."""
         self.runs_here = False
         self.error: str | None = None
 
@@ -170,12 +171,13 @@ class Receiver:
         """Start the guest; one that does not start is ended where it is ours, so that it
         certainly does not run."""
         assert self.guest is not None
-        self._begun = True
+        self.begun = True
         try:
-            self.runs_here = self.guest.begin(run=self._autostart and self._run_state == "running")
+            run = self._autostart and self._run_state == "running"
+            self.runs_here = self.guest.begin(self.engine.link.session_id.hex(), run=run)
         except GuestError:
             self.guest.close()
-            self._begun = not self.guest.is_dead()
+            self.begun = not self.guest.is_dead()
             raise
 
     def _part(self) -> None:
@@ -187,7 +189,7 @@ class Receiver:
 
     def _refuse(self, reason: str) -> None:
         """The guest was never asked to start, or is dead: keep that, and answer it."""
-        if self._commit is None or self._begun:
+        if self._commit is None or self.begun:
             return
         with suppress(MigrationError):  # it is true all the same
             self._commit.refuse(reason)
@@ -199,9 +201,9 @@ class Receiver:
         may have to ask."""
         if self._record is None:
             return
-        if not self._begun:
-            for effect in self._record.record.effects:
-                undo(effect)
+        if not self.begun:
+            with suppress(MigrationError):  # a disk that is full
+                undo_effects(self._record)
         if self.engine.pump.settled or not self._was_ready:
             self._record.remove()
         self._record.close()

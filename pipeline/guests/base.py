@@ -124,8 +124,8 @@ class ArrivingGuest(Protocol):
         """Take the device state that arrived; the guest stays paused."""
         ...
 
-    def begin(self, *, run: bool) -> bool:
-        """It has arrived for good: let it run, or keep it paused. Whether it runs now."""
+    def begin(self, session: str, *, run: bool) -> bool:
+        """It has arrived for good, in `session`: let it run, or keep it paused. Whether it runs."""
         ...
 
     def is_dead(self) -> bool:

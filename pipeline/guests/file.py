@@ -115,7 +115,7 @@ class FileArrival:
         if sections:
             raise GuestError(f"a file takes no device state, {sections[0].name} came")
 
-    def begin(self, *, run: bool) -> bool:
+    def begin(self, session: str, *, run: bool) -> bool:
         """Nothing runs in a file."""
         return False
 

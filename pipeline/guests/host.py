@@ -33,6 +33,7 @@ class GuestHost:
         self._path = path
         self._make = make
         self._listener = _listener(path)
+        self._inode = path.lstat().st_ino
         try:
             self._machine = make()
         except BaseException:
@@ -90,7 +91,9 @@ class GuestHost:
     def close(self) -> None:
         """End the guest, remove the socket."""
         self._machine.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if self._path.lstat().st_ino == self._inode:  # another guest may have the place
+                self._path.unlink()
         self._listener.close()
         os.close(self._wake_up)
         if self._client is not None:

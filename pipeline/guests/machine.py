@@ -47,6 +47,7 @@ class Machine:
         self._running = False
         self._arrived = start.workload is not None
         self._gone = False
+        self._session = ""
         self._registration: int | None = None
         if start.workload is not None:
             self._runner = Runner(start.workload, self._memory)
@@ -77,7 +78,8 @@ class Machine:
         match request:
             case wire.Describe():
                 address, pages = self._memory.address, self._memory.pages
-                return wire.Described(BLOCK_NAME, pages, address, self.state), [self._fd]
+                answer = wire.Described(BLOCK_NAME, pages, address, self.state, self._session)
+                return answer, [self._fd]
             case wire.Arm():
                 return wire.Armed(self._arm()), []
             case wire.Stop():
@@ -95,9 +97,8 @@ class Machine:
             case wire.Statistics():
                 told = self._loaded().statistics()
                 return wire.Told(told.dirty_rate, told.gap_ms), []
-            case wire.Accept():
-                self._loaded()
-                self._arrived = True
+            case wire.Begin(session, run):
+                self._begin(session, run=run)
                 return wire.Done(), []
             case wire.Leave():
                 self._leave()
@@ -123,6 +124,14 @@ class Machine:
                 return f"the kernel refused to track the guest's memory: {error}"
         return None
 
+    def _begin(self, session: str, *, run: bool) -> None:
+        self._loaded()
+        if self._arrived:
+            raise GuestError(f"the guest is here already, since session {self._session}")
+        self._arrived, self._session = True, session
+        if run:
+            self._resume()
+
     def _stop(self) -> str:
         run_state = "running" if self._running else "paused"
         self._running = False
@@ -140,7 +149,7 @@ class Machine:
         else:
             runner.arrived(now_ns, self._left_ns)
             self._left_ns = None
-        self._running = self._arrived = True
+        self._running = True
 
     def _leave(self) -> None:
         if self._running:

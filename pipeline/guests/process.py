@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from pipeline.guests import wire
-from pipeline.guests.conversation import Conversation
+from pipeline.guests.conversation import ANSWER_S, Conversation
 from pipeline.records.processes import Process, maybe_process
 from protocol.errors import GuestError
 
@@ -54,6 +54,7 @@ class GuestProcess:
     def attach(cls, path: Path) -> "GuestProcess":
         """The one that listens at `path`; GuestError where none does."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(ANSWER_S)  # one that hangs may have its backlog full
         try:
             connection.connect(str(path))
         except OSError as error:
@@ -83,6 +84,13 @@ class GuestProcess:
             self._dead = bool(self._ended.poll(0))
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def process_at(path: Path) -> Process:
+    """Which process the guest at `path` is; GuestError where there is none."""
+    guest = GuestProcess.attach(path)
+    guest.close()
+    return guest.process
 
 
 def _reap(child: subprocess.Popen[bytes]) -> None:

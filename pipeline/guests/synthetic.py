@@ -187,9 +187,9 @@ class SyntheticArrival(_Guest):
         """Take the four sections and nothing else."""
         self._machine.talk.ask(wire.Load(sections), wire.Done)
 
-    def begin(self, *, run: bool) -> bool:
+    def begin(self, session: str, *, run: bool) -> bool:
         """Let it go on, or accept it as it is."""
-        self._machine.talk.ask(wire.Resume() if run else wire.Accept(), wire.Done)
+        self._machine.talk.ask(wire.Begin(session, run), wire.Done)
         return run
 
     def close(self) -> None:

@@ -67,8 +67,11 @@ class Statistics(Request, frozen=True):
     """What was reached since the last time: Told."""
 
 
-class Accept(Request, frozen=True):
-    """It has arrived for good, and stays paused: Done. Idempotent."""
+class Begin(Request, frozen=True):
+    """It has arrived for good, in `session`: run, or stay paused. Done."""
+
+    session: str
+    run: bool
 
 
 class Leave(Request, frozen=True):
@@ -90,13 +93,15 @@ class Done(Answer, frozen=True):
 class Described(Answer, frozen=True):
     """The one block; its descriptor comes along. `address`: where the process has it mapped.
 
-    `state` is `waiting` for one that has not arrived, `gone` for one that was given away.
+    `state` is `waiting` for one that has not arrived, `gone` for one that was given away;
+    `session` is the one that it arrived in, empty where it did not have to.
     """
 
     name: str
     pages: int
     address: int
     state: State
+    session: str
 
 
 class Armed(Answer, frozen=True):
@@ -137,7 +142,7 @@ class Refused(Answer, frozen=True):
 
 
 AnyRequest = (
-    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Accept
+    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Begin
     | Leave | Quit
 )  # fmt: skip
 AnyAnswer = Done | Described | Armed | Stopped | Saved | Checked | Told | Refused

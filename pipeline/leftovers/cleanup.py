@@ -1,25 +1,23 @@
 """Puts right what commands that were killed have left: guests, files, folders, records."""
 
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
+import msgspec
 
 from pipeline.leftovers.settling import close_destination, settle_source
-from pipeline.leftovers.undo import undo
-from pipeline.records.record import MadeFile, Record
-from pipeline.records.store import SessionRecord, records
+from pipeline.records.processes import OWNER, Process
+from pipeline.records.record import Record
+from pipeline.records.store import SessionRecord, records, settling
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
 
 KEPT_FOR = timedelta(days=30)
 """How long a closed record is kept for a source that was off meanwhile, and has to ask."""
-_FOLDER = re.compile(r"pageferry-(\d+)-")
 
 
 def cleanup() -> tuple[list[str], bool]:
@@ -27,19 +25,29 @@ def cleanup() -> tuple[list[str], bool]:
 
     What belongs to a command that lives is left alone.
     """
-    said, whole = [], True
-    for session in records():
-        record = session.record
-        if record.owner.is_alive:
-            continue
-        try:
-            words = settle(session)
-        except MigrationError as error:
-            words, whole = str(error), False
-        if words:
-            said.append(f"{record.session} ({record.role}, {record.name}): {words}")
-            whole = whole and not (record.role == "source" and record.step is Step.INTENT)
+    said: list[str] = []
+    whole = True
+    try:
+        with settling():
+            for session in records():
+                if not session.record.owner.is_alive:
+                    whole = _clean(session, said) and whole
+    except MigrationError as error:  # what cannot be read
+        said.append(str(error))
+        whole = False
     return [*said, *_remove_folders()], whole
+
+
+def _clean(session: SessionRecord, said: list[str]) -> bool:
+    """Put one session right and say so; whether nothing is left of it to be decided."""
+    record, done = session.record, True
+    try:
+        words = settle(session)
+    except (MigrationError, OSError, ValueError) as error:
+        words, done = str(error), False
+    if words:
+        said.append(f"{record.session} ({record.role}, {record.name}): {words}")
+    return done and not (record.role == "source" and record.step is Step.INTENT)
 
 
 def settle(session: SessionRecord) -> str | None:
@@ -47,12 +55,9 @@ def settle(session: SessionRecord) -> str | None:
     record = session.record
     if record.role == "source":
         return settle_source(session)
+    closed = close_destination(session)
     if record.closed:
         return _forget(session)
-    closed = close_destination(session)
-    for effect in closed.effects:
-        if closed.step is not Step.STARTED or not isinstance(effect, MadeFile):
-            undo(effect)
     if closed.step is Step.STARTED:
         return "the guest was started here"
     if record.step is Step.OPEN:
@@ -67,42 +72,45 @@ def _forget(session: SessionRecord) -> str | None:
     return "its closed record was removed: nobody has asked for it"
 
 
-def clear_way(is_guest: Callable[[Record], bool]) -> None:
-    """Before a guest migrates: put right what an earlier migration of it has left.
+def clear_way(concerns: Callable[[Record], bool]) -> None:
+    """Before a guest migrates, or memory lands: put right what earlier migrations have left of it.
 
-    `is_guest` tells by a source's record whether it is of that guest. GuestError where it is
+    `concerns` tells by a record whether it is of that guest, or memory. GuestError where it is
     just being migrated, or was given away and nobody knows whether it runs there.
     """
+    with settling():
+        for session in records():
+            record = session.record
+            if not concerns(record) or (record.role == "destination" and record.closed):
+                continue
+            if record.owner.is_alive:
+                raise GuestError(f"process {record.owner.pid} migrates it: {record.session}")
+            if record.step is Step.INTENT:
+                raise GuestError(
+                    f"the guest was given away in session {record.session}, and nobody knows"
+                    f" whether it runs there: `pageferry resolve {record.session}` at the"
+                    " destination, then here"
+                )
+            settle(session)
+
+
+def check_alone(ours: Record) -> None:
+    """GuestError where a command that lives has our guest on record, too."""
+    if ours.guest is None:
+        return
     for session in records():
-        record = session.record
-        if record.role != "source" or not is_guest(record):
-            continue
-        if record.owner.is_alive:
-            raise GuestError(f"process {record.owner.pid} migrates this guest: {record.session}")
-        if record.step is Step.INTENT:
-            raise GuestError(
-                f"the guest was given away in session {record.session}, and nobody knows whether it"
-                f" runs there: `pageferry resolve {record.session}` at the destination, then here"
-            )
-        settle_source(session)
+        other = session.record
+        same = (other.role, other.guest) == ("source", ours.guest)
+        if same and other.session != ours.session and other.owner.is_alive:
+            raise GuestError(f"process {other.owner.pid} migrates it: {other.session}")
 
 
 def _remove_folders() -> list[str]:
     """The temporary folders of commands that are dead."""
     said = []
-    for path in Path(tempfile.gettempdir()).glob("pageferry-*"):
-        found = _FOLDER.match(path.name)
-        if found and path.is_dir() and path.stat().st_uid == os.getuid():
-            if _is_in_use(int(found[1]), path):
-                continue
-            shutil.rmtree(path, ignore_errors=True)
-            said.append(f"{path}: removed")
+    for owner in Path(tempfile.gettempdir()).glob(f"pageferry-*/{OWNER}"):
+        with suppress(OSError, msgspec.DecodeError):
+            if not msgspec.json.decode(owner.read_bytes(), type=Process).is_alive:
+                shutil.rmtree(owner.parent)
+                said.append(f"{owner.parent}: removed")
     return said
-
-
-def _is_in_use(pid: int, folder: Path) -> bool:
-    """Whether the process that made `folder` lives; one that began after it is another one."""
-    try:
-        return psutil.Process(pid).create_time() <= folder.stat().st_mtime + 1
-    except (psutil.NoSuchProcess, FileNotFoundError):
-        return False

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.leftovers.settling import close_destination, settle_source
 from pipeline.records.record import Record, decode_record
-from pipeline.records.store import SessionRecord, find_record, records, state_folder
+from pipeline.records.store import SessionRecord, find_record, has_record, settling, state_folder
 from protocol.commit import Step
 from protocol.errors import ConfigError, MigrationError
 from protocol.session import Role
@@ -30,7 +30,8 @@ def resolve_source(session: str, peer_record: Path) -> str:
     """
     record = _find(session, "source")
     try:
-        return resolve(record, _peer_record(peer_record, session))
+        with settling():
+            return resolve(record, _peer_record(peer_record, session))
     finally:
         record.close()
 
@@ -62,10 +63,9 @@ def _peer_record(path: Path, session: str) -> Record:
 
 def _find(session: str, role: Role) -> SessionRecord:
     """The record; what to do where there is only the other end's, or none."""
-    here = {record.record.role for record in records() if record.record.session == session}
-    if role in here:
+    if has_record(session, role):
         return find_record(session, role)
-    if here == {"source"}:
+    if has_record(session, "source"):
         raise MigrationError(
             f"session {session} left from here: --peer-record FILE is needed, what"
             f" `pageferry resolve {session}` printed at the destination"

@@ -7,8 +7,8 @@ record says that it did not start there. A record is removed when nobody can ask
 from time import monotonic, sleep
 
 from pipeline.guests import wire
-from pipeline.leftovers.undo import ask_guest, guest_state, undo
-from pipeline.records.record import Record
+from pipeline.leftovers.undo import ask_guest, guest_session, undo
+from pipeline.records.record import MadeFile, Record
 from pipeline.records.store import SessionRecord
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
@@ -24,27 +24,37 @@ def settle_source(session: SessionRecord) -> str:
         return "nobody knows yet whether the guest runs at the destination: see `resolve --help`"
     if record.step is Step.GIVEN:
         if record.socket is not None and record.guest is not None and record.guest.is_alive:
-            ask_guest(record.socket, wire.Leave())
+            ask_guest(record.guest, record.socket, wire.Leave())
         session.remove()
         return "the guest was given away"
-    for effect in record.effects:
-        undo(effect)
+    undo_effects(session)
     session.remove()
     if record.guest is not None and not record.guest.is_alive:
         return "the guest has ended: it runs nowhere"
     return "the guest goes on here"
 
 
+def undo_effects(session: SessionRecord) -> None:
+    """Undo, once, what a session that is over did to others; a file that a guest is in stays."""
+    for effect in session.record.effects:
+        if session.step is not Step.STARTED or not isinstance(effect, MadeFile):
+            undo(effect)
+    session.forget_effects()
+
+
 def close_destination(session: SessionRecord) -> Record:
     """The record, closed: whether the guest was started, or never will be.
 
-    MigrationError while its command is just starting it, or nobody can say.
+    What a dead command did to others is undone. MigrationError while its command is just
+    starting it, or nobody can say.
     """
-    while not session.record.closed:
+    while not session.record.closed:  # its command may go on, and the step with it
         if session.record.step is Step.COMMITTED:
             _settle_committed(session)
         else:
             session.change(session.record.step, Step.NOT_STARTED, "closed by resolve or cleanup")
+    if session.record.effects and not session.record.owner.is_alive:
+        undo_effects(session)
     return session.record
 
 
@@ -64,7 +74,7 @@ def _has_started(record: Record) -> bool:
     if record.guest is None:
         return True  # a file: nothing more was to be done
     if record.socket is not None and record.guest.is_alive:
-        return guest_state(record.socket) != "waiting"
+        return guest_session(record.guest, record.socket) == record.session
     until = monotonic() + DEATH_SECONDS
     while record.guest.is_alive:
         if monotonic() > until:

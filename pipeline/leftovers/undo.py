@@ -5,7 +5,8 @@ Each is harmless where there is nothing to undo any more.
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -22,6 +23,7 @@ from pipeline.records.record import (
     StoppedWriter,
 )
 from pipeline.unix_sockets import remove_stale
+from protocol.errors import GuestError
 
 
 def undo(effect: AnyEffect) -> None:
@@ -31,7 +33,7 @@ def undo(effect: AnyEffect) -> None:
             _let_go_on(writer)
         case StoppedGuest(guest, socket):
             if guest.is_alive:
-                ask_guest(socket, wire.Resume())
+                ask_guest(guest, socket, wire.Resume())
         case MadeFile():
             remove_file(effect)
         case BoundSockets(paths):
@@ -42,6 +44,8 @@ def undo(effect: AnyEffect) -> None:
 
 
 def _let_go_on(writer: Process) -> None:
+    if not writer.is_alive:
+        return
     with suppress(ProcessLookupError):
         pidfd = os.pidfd_open(writer.pid)
         try:
@@ -51,21 +55,27 @@ def _let_go_on(writer: Process) -> None:
             os.close(pidfd)
 
 
-def ask_guest(socket: str, request: wire.Request) -> None:
-    """Have the guest at `socket` do something; GuestError where it does not."""
-    guest = GuestProcess.attach(Path(socket))
-    try:
+def ask_guest(who: Process, socket: str, request: wire.Request) -> None:
+    """Have the guest `who` at `socket` do something; GuestError where it does not."""
+    with _attached(who, socket) as guest:
         guest.talk.ask(request, wire.Done)
-    finally:
-        guest.close()
 
 
-def guest_state(socket: str) -> wire.State:
-    """Whether the guest at `socket` runs, or why not; GuestError where it does not say."""
-    guest = GuestProcess.attach(Path(socket))
-    try:
+def guest_session(who: Process, socket: str) -> str:
+    """The session in which the guest `who` arrived; GuestError where it does not say."""
+    with _attached(who, socket) as guest:
         described, fd = guest.talk.describe()
         close_all([fd])
-        return described.state
+        return described.session
+
+
+@contextmanager
+def _attached(who: Process, socket: str) -> Iterator[GuestProcess]:
+    """The guest at `socket`; GuestError where another one listens there now."""
+    guest = GuestProcess.attach(Path(socket))
+    try:
+        if guest.process != who:
+            raise GuestError(f"process {who.pid} is not the guest at {socket} any more")
+        yield guest
     finally:
         guest.close()

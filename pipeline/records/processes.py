@@ -5,6 +5,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+OWNER = "owner"
+"""The file in a command's temporary folder that says whose it is."""
 _STATE, _STARTED = 0, 19
 """Fields of /proc/PID/stat, counted from behind the name."""
 

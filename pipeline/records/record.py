@@ -69,7 +69,7 @@ class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_f
 
     def at(self, step: Step, reason: str) -> "Record":
         """The record when `step` has been reached."""
-        closed = not STEPS[self.role][step]
+        closed = not STEPS[self.role].get(step)
         return msgspec.structs.replace(self, step=step, closed=closed, reason=reason)
 
 
@@ -83,12 +83,14 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(lines: bytes, where: str) -> Record:
-    """The newest whole line; MigrationError where there is none."""
-    for line in reversed(lines.splitlines()):
-        try:
-            record = _DECODER.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue  # a crash in the middle of a line: what it was to say was not done
-        if record.version == VERSION and record.step in STEPS[record.role]:
-            return record
-    raise MigrationError(f"{where} holds no record of a session")
+    """The newest line; MigrationError where that is none of this version.
+
+    What stands behind the last line's end was cut off by a crash: it was not acted by.
+    """
+    try:
+        record = _DECODER.decode(lines.rpartition(b"\n")[0].rpartition(b"\n")[2])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MigrationError(f"{where} cannot be read: no record of this version") from None
+    if record.version != VERSION or record.at(record.step, "").closed != record.closed:
+        raise MigrationError(f"{where} cannot be read: no record of this version")
+    return record

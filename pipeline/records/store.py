@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -51,6 +52,8 @@ class SessionRecord:
         self._path = path
         self._fd = fd
         self.record = decode_record(_content(fd), str(path))
+        if path.name != _path(self.record.session, self.record.role).name:
+            raise MigrationError(f"{path} cannot be read: it holds the record of another session")
 
     @property
     def step(self) -> Step:
@@ -77,15 +80,21 @@ class SessionRecord:
         """Keep which process the guest is, and where it answers."""
         self._amend(guest=guest, socket=socket)
 
+    def forget_effects(self) -> None:
+        """They are undone, and must not be undone again: a file may have another's place."""
+        self._amend(effects=())
+
     def _amend(self, **changes: object) -> None:
         with _Locked(self._fd, self._path):
             self._append(replace(decode_record(_content(self._fd), str(self._path)), **changes))
 
     def _append(self, record: Record) -> None:
         content = _content(self._fd)
-        start = b"" if content.endswith(b"\n") else b"\n"  # behind a line that a crash cut off
+        whole = content.rpartition(b"\n")[0] + b"\n"
         try:
-            _write(self._fd, start + encode_record(record))
+            if whole != content:
+                os.ftruncate(self._fd, len(whole))  # of a line that a crash cut off
+            _write(self._fd, encode_record(record))
         except OSError as error:
             raise MigrationError(f"{self._path} cannot be written: {error.strerror}") from None
         self.record = record
@@ -160,16 +169,39 @@ def find_record(session: str, role: Role) -> SessionRecord:
 
 
 def records() -> Iterator[SessionRecord]:
-    """All that are on record here, each closed behind its turn; what cannot be read is left out."""
+    """All that are on record here, each closed behind its turn; MigrationError behind the last
+    where one could not be read, since nobody knows what it forbids."""
+    unreadable: MigrationError | None = None
     for path in sorted(state_folder().glob("*.jsonl")):
         try:
             record = open_record(path)
-        except MigrationError:
+        except MigrationError as error:
+            unreadable = error
             continue
         try:
             yield record
         finally:
             record.close()
+    if unreadable is not None:
+        raise unreadable
+
+
+@contextmanager
+def settling() -> Iterator[None]:
+    """While this lasts nobody else puts right what a dead command has left: what was true of a
+    guest when its record was read still is. MigrationError where somebody hangs in it."""
+    folder = make_state_folder()
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _Locked(fd, folder):
+            yield
+    finally:
+        os.close(fd)
+
+
+def has_record(session: str, role: Role) -> bool:
+    """Whether this end of a session is on record."""
+    return _path(session, role).exists()
 
 
 def _path(session: str, role: Role) -> Path:

@@ -6,11 +6,12 @@ from pipeline.config.model import Config
 from pipeline.config.model import FileGuest as FileConfig
 from pipeline.guests.base import SourceGuest
 from pipeline.guests.file import FileGuest
+from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.guests.workload import Workload
 from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, every_so_often
-from pipeline.records.processes import Process, maybe_process
+from pipeline.records.processes import maybe_process
 from pipeline.result import Result
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.source.coordinator import Coordinator
@@ -34,14 +35,9 @@ def make_guest(config: Config) -> SourceGuest:
         return FileGuest(guest.path, guest.pid)
     if guest.socket is None:
         return SyntheticGuest.start(guest.memory, Workload(**guest.workload.model_dump()))
-    socket = str(guest.socket.absolute())
-    clear_way(lambda record: record.socket == socket and is_alive(record.guest))
+    process = process_at(guest.socket)
+    clear_way(lambda record: record.guest == process)
     return SyntheticGuest.attach(guest.socket)
-
-
-def is_alive(guest: Process | None) -> bool:
-    """Whether a guest that is on record lives."""
-    return guest is not None and guest.is_alive
 
 
 def migrate(

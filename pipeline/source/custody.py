@@ -9,6 +9,7 @@ from contextlib import suppress
 import structlog
 
 from pipeline.guests.base import SourceGuest
+from pipeline.leftovers.cleanup import check_alone
 from pipeline.records.processes import this_process
 from pipeline.records.record import Record
 from pipeline.records.store import SessionRecord, create_record
@@ -41,6 +42,7 @@ class Custody:
             socket=getattr(leash, "socket", None),
         )
         self._record = create_record(first)
+        check_alone(first)
         self._commit = SourceCommit(self._record)
 
     @property
@@ -67,14 +69,15 @@ class Custody:
     def given(self) -> bool:
         """It runs at the destination: never again here. Whether that could be kept."""
         assert self._commit is not None
+        kept = True
         try:
             self._commit.given()
         except MigrationError as error:
             structlog.get_logger().warning(f"{error}; the guest runs at the destination")
-            return False
+            kept = False
         with suppress(GuestError):
             self._guest.leave()
-        return True
+        return kept
 
     def refused(self) -> None:
         """It certainly does not run at the destination."""

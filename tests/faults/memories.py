@@ -107,7 +107,7 @@ class ArrivingMemory:
         """Note it."""
         self.done.append("load")
 
-    def begin(self, *, run: bool) -> bool:
+    def begin(self, session: str, *, run: bool) -> bool:
         """Note it, and what memory is at this moment."""
         assert run
         self.done.append("start")

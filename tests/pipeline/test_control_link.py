@@ -212,6 +212,16 @@ def test_patience_grows_with_the_commit_timeout(ends: Ends, clock: Clock) -> Non
         ends.source.tick(clock.now_ns)
 
 
+def test_waiting_for_a_source_is_no_standing_still(ends: Ends, clock: Clock) -> None:
+    """A source that says hello and dies, and is waited for as long as it was before."""
+    listen(ends.destination, clock, 20_000)
+    ends.greet()
+    listen(ends.destination, clock, 4999)
+    clock.forward(1)
+    with pytest.raises(PeerLost):
+        ends.destination.tick(clock.now_ns)
+
+
 def test_time_in_which_we_stood_still_is_no_silence(ends: Ends, clock: Clock) -> None:
     """A process that was stopped for a minute, and calls the other end gone when it goes on."""
     ends.greet()

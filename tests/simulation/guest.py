@@ -64,6 +64,7 @@ class Guest:
         self.memory = Memory(pages)
         self.marks: set[int] = set()
         self.running = self.gone = self.arrived = False
+        self.session = ""
         self.loaded: list[Section] | None = None
         self.pause_ns = 10 * MS
         self._dice = processes.dice
@@ -126,7 +127,7 @@ class Guest:
     def _answer(self, request: wire.Request) -> wire.Answer:
         match request:
             case wire.Describe():
-                return wire.Described("ram", self.memory.pages, 0, self.state)
+                return wire.Described("ram", self.memory.pages, 0, self.state, self.session)
             case wire.Stop():
                 before, self.running = self.running, False
                 self._story.tell("stop", "the {} guest stops", self.name)
@@ -139,8 +140,10 @@ class Guest:
                 return wire.Refused("the guest runs: it was not given away")
             case wire.Leave():
                 self.gone = True
-            case wire.Accept():
-                self.arrived = True
+            case wire.Begin(session, run):
+                self.arrived, self.session = True, session
+                if run:
+                    self._let_run()
             case wire.Load(sections):
                 self.loaded = sections
             case wire.Save():

@@ -205,7 +205,7 @@ def test_memory_without_a_name_arrives() -> None:
     before = open_files()
     arrival: ArrivingGuest = FileArrival(None, MEMORY)
     assert os.fstat(arrival.blocks[0].fd).st_size == 8192
-    assert not arrival.begin(run=True)
+    assert not arrival.begin("s", run=True)
     assert arrival.self_check() is None
     arrival.load_devices([])
     with pytest.raises(GuestError, match="takes no device state, clock came"):

@@ -13,6 +13,8 @@ from pipeline.guests.host import GuestHost
 from pipeline.guests.machine import Machine
 from pipeline.guests.process import GuestProcess
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
+from pipeline.leftovers.undo import guest_session
+from pipeline.records.processes import this_process
 from protocol.control import BlockInfo
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
@@ -72,7 +74,7 @@ def test_the_socket_is_its_users_alone(here: Hosted) -> None:
 def test_it_goes_over_and_the_one_left_never_runs_again(here: Hosted, there: Hosted) -> None:
     """Two running copies, the second one after a resume that comes too late."""
     guest, arrival = arrive(here, there)
-    assert arrival.begin(run=True)
+    assert arrival.begin("s", run=True)
     guest.leave()
     with pytest.raises(GuestError, match="was given away"):
         guest.resume()
@@ -94,17 +96,29 @@ def test_what_arrived_and_was_not_started_is_given_up(here: Hosted, there: Hoste
     again = SyntheticArrival.attach(there.path, RAM)
     assert os.pread(again.blocks[0].fd, 3, 0) == bytes(3)
     with pytest.raises(GuestError, match="not arrived yet"):
-        again.begin(run=True)
+        again.begin("s", run=True)
     again.close()
 
 
 def test_a_guest_that_arrived_paused_stays(here: Hosted, there: Hosted) -> None:
     """A guest that is thrown away because it was not to be started."""
     guest, arrival = arrive(here, there)
-    assert not arrival.begin(run=False)
+    assert not arrival.begin("s", run=False)
     arrival.close()
     guest.close()
     assert there.host.state == "paused"
+
+
+def test_a_guest_tells_in_which_session_it_arrived(here: Hosted, there: Hosted) -> None:
+    """A resolve that takes the guest of a later session for its own, and gives up the only copy."""
+    guest, arrival = arrive(here, there)
+    assert arrival.begin("second", run=True)
+    with pytest.raises(GuestError, match="is here already, since session second"):
+        arrival.begin("third", run=True)
+    arrival.close()
+    guest.close()
+    assert guest_session(this_process(), str(there.path)) == "second"
+    assert guest_session(this_process(), str(here.path)) == ""
 
 
 def test_a_client_that_goes_changes_nothing_about_a_guest_that_is_here(here: Hosted) -> None:

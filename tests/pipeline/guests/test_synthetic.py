@@ -50,7 +50,7 @@ def test_it_moves_and_goes_on(guest: SyntheticGuest, arrival: SyntheticArrival) 
     destination.load_devices(sections)
     assert destination.self_check() is None
     assert destination.statistics().gap_ms is None
-    assert destination.begin(run=True)
+    assert destination.begin("s", run=True)
     wait_until(lambda: (destination.statistics().dirty_rate or 0) > 0)
     assert destination.self_check() is None
     gap_ms = destination.statistics().gap_ms
@@ -68,7 +68,7 @@ def test_the_gap_is_the_time_it_stood_still(
     arrival.load_devices(guest.save_devices())
     wait_until(lambda: time.monotonic() > stopped + 0.1)
     starting = time.monotonic()
-    arrival.begin(run=True)
+    arrival.begin("s", run=True)
     gap_ms = arrival.statistics().gap_ms
     assert gap_ms is not None
     assert (starting - stopped) * 1000 <= gap_ms
@@ -247,7 +247,7 @@ def test_nothing_runs_before_it_has_arrived(
 ) -> None:
     """A guest that is started on memory without its devices."""
     with pytest.raises(GuestError, match=line):
-        getattr(arrival, method)(**({"run": True} if method == "begin" else {}))
+        _ = arrival.begin("s", run=True) if method == "begin" else getattr(arrival, method)()
 
 
 def test_devices_are_saved_from_a_stopped_guest_alone(guest: SyntheticGuest) -> None:

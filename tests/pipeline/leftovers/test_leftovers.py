@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -144,11 +145,14 @@ def test_a_closed_record_is_forgotten_after_a_month() -> None:
 
 
 def test_folders_of_dead_commands_go_and_those_of_others_stay(tmp_path: Path) -> None:
-    """A temporary folder that fills up; or one that a command works in, taken away."""
-    for name in (f"pageferry-{DEAD.pid}-a", f"pageferry-{os.getpid()}-b", "pageferry-x", "other"):
-        (tmp_path / name).mkdir()
-    assert cleanup() == ([f"{tmp_path}/pageferry-{DEAD.pid}-a: removed"], True)
-    assert len(list(tmp_path.iterdir())) == 3
+    """A temporary folder that fills up; one that is worked in, or a user's own, taken away."""
+    for name, owner in (("a", DEAD), ("b", this_process()), ("c", None)):
+        folder = tmp_path / f"pageferry-{name}"
+        folder.mkdir()
+        if owner is not None:
+            (folder / "owner").write_bytes(msgspec.json.encode(owner))
+    assert cleanup() == ([f"{tmp_path}/pageferry-a: removed"], True)
+    assert {path.name for path in tmp_path.glob("pageferry-*")} == {"pageferry-b", "pageferry-c"}
 
 
 def test_a_guest_is_not_migrated_while_nobody_knows_where_it_is(writer: Process) -> None:
@@ -170,7 +174,7 @@ def test_the_next_migration_puts_right_what_the_last_one_left(writer: Process) -
 def test_a_guest_that_is_migrated_is_not_migrated_twice(writer: Process) -> None:
     """Two migrations of one guest at a time."""
     on_record("source", owner=this_process(), guest=writer)
-    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates this guest"):
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates it"):
         clear_way(lambda record: record.guest == writer)
 
 
@@ -202,7 +206,8 @@ def test_a_guest_that_started_there_is_given_up_here(tmp_path: Path, writer: Pro
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"closed": False}, "is not closed"),
+        ({"closed": False}, "cannot be read"),
+        ({"step": Step.READY, "closed": False}, "is not closed"),
         ({"session": "ef" * 16}, "record of session ef"),
         ({"role": "source", "step": Step.KEPT}, "is the source's record"),
     ],
@@ -251,3 +256,29 @@ def test_a_destination_that_waits_for_its_commit_can_be_closed_and_one_that_star
     on_record("destination", Step.READY, Step.COMMITTED, owner=owner)
     with pytest.raises(MigrationError, match=f"process {owner.pid} is starting the guest"):
         resolve_destination(SESSION)
+
+
+def test_what_a_dead_destination_made_is_removed_by_resolve_too(tmp_path: Path) -> None:
+    """Gigabytes that stay because the record was closed before the cleanup; a file that somebody
+    made there later, removed by the next one."""
+    made = make_file(tmp_path / "memory")
+    assert made is not None
+    on_record("destination", Step.READY, guest=DEAD, effects=(made,))
+    assert resolve_destination(SESSION).step is Step.NOT_STARTED
+    assert not (tmp_path / "memory").exists()
+    (tmp_path / "memory").touch()
+    assert cleanup() == ([], True)
+    assert (tmp_path / "memory").exists()
+
+
+def test_a_record_that_cannot_be_read_forbids_and_is_told(writer: Process) -> None:
+    """A guest that leaves, or goes on, while nobody knows what its record says."""
+    on_record("source", guest=writer, effects=(stopped(writer),))
+    other = state_folder() / "other-source.jsonl"
+    other.write_text("{}\n")
+    said, whole = cleanup()
+    assert not whole
+    assert "the guest goes on here" in said[0]
+    assert "other-source.jsonl cannot be read" in said[1]
+    with pytest.raises(MigrationError, match="cannot be read"):
+        clear_way(lambda _: False)

@@ -99,7 +99,7 @@ def test_a_line_that_a_crash_cut_off_does_not_count(torn: bytes) -> None:
 )
 def test_what_is_no_record_is_refused(change: Callable[[Record], Record]) -> None:
     """A file of another version, or of a step that its role does not have, taken at its word."""
-    with pytest.raises(MigrationError, match="x holds no record of a session"):
+    with pytest.raises(MigrationError, match="x cannot be read"):
         decode_record(encode_record(change(RECORD)), "x")
 
 
@@ -128,12 +128,24 @@ def test_a_step_is_flushed_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert record.step is Step.OPEN
 
 
-def test_all_records_are_found_and_what_is_none_is_left_out() -> None:
-    """A cleanup that stops at a file it cannot read."""
+def test_all_records_are_found_and_what_is_none_is_told_at_the_end() -> None:
+    """A cleanup that stops at a file it cannot read, or says that all is well."""
     create_record(RECORD)
     create_record(replace(RECORD, role="destination"))
-    (state_folder() / "x.jsonl").write_text("nothing")
-    assert {found.record.role for found in records()} == {"source", "destination"}
+    (state_folder() / "a.jsonl").write_text("nothing\n")
+    found: list[str] = []
+    with pytest.raises(MigrationError, match="cannot be read"):
+        found.extend(one.record.role for one in records())
+    assert found == ["destination", "source"]
+
+
+def test_a_whole_line_that_cannot_be_read_hides_no_older_one() -> None:
+    """An intent of another version that is passed over, so that the guest runs twice."""
+    create_record(RECORD)
+    with path_of().open("ab") as file:
+        file.write(encode_record(replace(RECORD.at(Step.INTENT, ""), version=2)))
+    with pytest.raises(MigrationError, match="no record of this version"):
+        find_record(SESSION, "source")
 
 
 @pytest.mark.parametrize("session", ["../x", "", "a/b"])
