@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from protocol.digest import Buffer, page_seed
 from protocol.frames import Batch, PageKind, encode_batch
 from workers.codecs import compress
-from workers.lanes import Lanes
+from workers.lanes import Lanes, Unreachable
 from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
-from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Up
+from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Unsent, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
 
 LONGEST_POLL_MS = 60_000
 """A poll takes its timeout as an int of 32 bits."""
+
+LOOK_MS = 500
+"""How often a worker that cannot send looks whether it still may hope to."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,11 @@ class CompressWorker:
         batch = self._batch(job, pages, nonzero, wanted, hashes)
         head = encode_batch(batch, content_digest=self._settings.content_digest)
         compressed = thread_time_ns()
-        blocked_ns = self._transmit(job.lane, head, batch.payload)
+        try:
+            blocked_ns = self._transmit(job.lane, head, batch.payload)
+        except Unreachable as error:
+            self._link.send(Unsent(job.seq, job.attempt, str(error)))
+            return
         self._link.send(
             Sent(
                 seq=job.seq,
@@ -158,19 +165,16 @@ class CompressWorker:
         )
 
     def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:
-        """Send one frame when the wire limit and the link let it; how long that took, in ns."""
+        """Send one frame when the wire limit and the link let it; how long that took, in ns.
+
+        Unreachable where there is no link.
+        """
         began = monotonic_ns()
         leaves_ns = began + self._live.draw(len(head) + len(payload), began)
         while (left_ns := leaves_ns - monotonic_ns()) > 0:
             left_ms = min(-(-left_ns // 1_000_000), LONGEST_POLL_MS)
             self._lanes.mend(self._link.wait(timeout_ms=left_ms))
-        while not self._has_sent(lane, [head, payload]):
-            self._lanes.mend(self._link.wait((self._lanes.socket(lane), zmq.POLLOUT)))
+        while not self._lanes.has_sent(lane, [head, payload]):
+            way = (self._lanes.socket(lane), zmq.POLLOUT)
+            self._lanes.mend(self._link.wait(way, timeout_ms=LOOK_MS))
         return monotonic_ns() - began
-
-    def _has_sent(self, lane: int, parts: list[Buffer]) -> bool:
-        try:
-            self._lanes.socket(lane).send_multipart(parts, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True

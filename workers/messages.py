@@ -91,6 +91,14 @@ class Sent(PoolMessage, frozen=True):
     blocked_ns: int
 
 
+class Unsent(PoolMessage, frozen=True):
+    """From a compress worker: the frame of `seq` did not get out, and why."""
+
+    seq: int
+    attempt: int
+    reason: str
+
+
 class Scanned(PoolMessage, frozen=True):
     """From a compress worker: the pages of a scan job that differ."""
 
@@ -153,7 +161,7 @@ class Broken(PoolMessage, frozen=True):
 
 
 ToWorker = Connect | Reconnect | SendJob | ScanJob | Grant | ReadBack | Ping | Stop
-FromWorker = Up | Pong | Sent | Scanned | Cut | Arrived | Checked | Refused | Broken
+FromWorker = Up | Pong | Sent | Unsent | Scanned | Cut | Arrived | Checked | Refused | Broken
 
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_WORKER = msgspec.msgpack.Decoder(ToWorker)

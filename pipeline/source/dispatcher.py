@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.source.dirty import Planned
 from protocol.errors import RemoteProtocolError
-from workers.messages import ScanJob, Scanned, SendJob, Sent
+from workers.messages import ScanJob, Scanned, SendJob, Sent, Unsent
 from workers.pages import Pages
 from workers.pool import Pool
 
@@ -168,6 +168,12 @@ class Dispatcher:
             if out.again:
                 self.redo(message.seq, out.again)
         return pages
+
+    def heard_unsent(self, worker: int, message: Unsent) -> None:
+        """A worker could not get its frame out: it has credit again, the frame is redone."""
+        self._credit.append(worker)
+        self._in_hand.pop((message.seq, message.attempt))
+        self.redo(message.seq, message.reason)
 
     def heard_scanned(self, worker: int, message: Scanned) -> tuple[ScanJob, Pages]:
         """A scan is done: the job and the pages that differ."""

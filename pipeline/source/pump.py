@@ -26,7 +26,7 @@ from protocol.errors import (
     PeerLost,
 )
 from protocol.limits import PAGE_BYTES
-from workers.messages import Cut, FromWorker, Scanned, Sent, Up
+from workers.messages import Cut, FromWorker, Scanned, Sent, Unsent, Up
 from workers.pages import Pages
 from workers.pool import Pool
 
@@ -151,6 +151,8 @@ class SourcePump:
                 pages = self._dispatcher.heard_sent(worker, message)
                 self._statistics.add_sent(message, pages)
                 self.windows.add(wire_bytes=message.wire_bytes)
+            case Unsent():
+                self._dispatcher.heard_unsent(worker, message)
             case Scanned():
                 job, pages_found = self._dispatcher.heard_scanned(worker, message)
                 self._statistics.add_scanned(message, job.count)

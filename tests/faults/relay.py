@@ -19,8 +19,10 @@ from tests.faults.damage import TAIL_BYTES, Damage, FlipsAt
 FRONT, BACK = "127.0.0.2", "127.0.0.1"
 TURN_S = 0.01
 PIECE_BYTES = 1 << 16
+HANDSHAKE_BYTES = 107
+"""ZMTP: a greeting of 64 bytes, and the READY of a DEALER that has no name."""
 OPENING_BYTES = 256
-"""Greeting, handshake and our hello are shorter; the head of the smallest frame follows."""
+"""Handshake and our hello are shorter; the head of the smallest frame follows."""
 _DATA_PORT = re.compile(rb"tcp://127\.0\.0\.1:([0-9]+)")
 
 
@@ -90,7 +92,7 @@ class Relay(Thread):
             self._cut(lambda way: way in (Way.QUESTIONS, Way.ANSWERS))
 
     def hold(self, way: Way) -> None:
-        """Hand on nothing more of what goes this way."""
+        """Hand on nothing more of what goes this way; of data, nothing after the handshake."""
         with self._lock:
             self._holding = way
 
@@ -134,7 +136,8 @@ class Relay(Thread):
             self._take(source, self._streams[source])
 
     def _take(self, source: socket.socket, stream: Stream) -> None:
-        if stream.way is self._holding:
+        handshaking = stream.way is Way.DATA and stream.carried < HANDSHAKE_BYTES
+        if stream.way is self._holding and not handshaking:
             self._selector.unregister(source)
             self._held.append(source)
         elif not self._has_handed_on(source, stream):
@@ -172,7 +175,7 @@ class Relay(Thread):
 
     def _has_handed_on(self, source: socket.socket, stream: Stream) -> bool:
         try:
-            data = bytearray(source.recv(PIECE_BYTES))
+            data = bytearray(source.recv(self._most(stream)))
             if stream.way is Way.DATA:
                 self._spoil(data, stream)
             elif stream.way is Way.ANSWERS:
@@ -182,6 +185,10 @@ class Relay(Thread):
         except OSError:
             return False
         return bool(data)
+
+    def _most(self, stream: Stream) -> int:
+        is_held = stream.way is self._holding is Way.DATA
+        return HANDSHAKE_BYTES - stream.carried if is_held else PIECE_BYTES
 
     def _spoil(self, data: bytearray, stream: Stream) -> None:
         before = stream.tail

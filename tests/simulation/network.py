@@ -36,6 +36,8 @@ class Wire:
     @property
     def has_room(self) -> bool:
         """Whether its queues take another message."""
+        if self.dealer.immediate and self.router is None:
+            return False
         return not self.dealer.sndhwm or self.untaken < self.dealer.sndhwm
 
     def say(self, parts: list[bytes]) -> None:
@@ -103,6 +105,7 @@ class Network:
             return
         wire.name = wire.dealer.identity or self._number().to_bytes(5, "big")
         wire.router, router.wires[wire.name] = router, wire
+        wire.dealer.notify()
         waiting, wire.waiting = wire.waiting, []
         for parts in waiting:
             self.carry(wire, router, [wire.name, *parts])

@@ -48,6 +48,13 @@ class Monitor(Waitable):
         """Readable once the connection was lost."""
         return IN if self.lost else 0
 
+    def recv_multipart(self, flags: int = 0) -> list[bytes]:
+        """The event; Again where there is none."""
+        if not self.lost:
+            raise Again
+        self.lost = False
+        return []
+
     def getsockopt(self, option: int) -> int:
         """Its events."""
         return self.ready(option)
@@ -78,7 +85,7 @@ class Socket(Waitable):
         self.endpoint = ""
         self.identity = b""
         self.monitor: Monitor | None = None
-        self.closed = self.ipv6 = False
+        self.closed = self.ipv6 = self.immediate = False
         self.maxmsgsize = self.linger = self.sndhwm = self.rcvhwm = 0
 
     def bind(self, endpoint: str) -> None:

@@ -23,7 +23,8 @@ from workers.messages import Connect, SendJob, Sent
 from workers.pool import Pool
 
 JOBS = 10
-"""More than fit into the queues of a connection that leads nowhere."""
+SLOW = 10
+"""Bytes/s: the second frame has to wait."""
 
 
 def main() -> None:
@@ -31,7 +32,12 @@ def main() -> None:
     context: Context = zmq.Context()
     idle = Pool(context, "idle")
     idle.start(1, bodies.obedient, own, lambda: None)
-    pools = [_compressing(context, rate) for rate in (10, 0)]
+    there: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+    there.bind("tcp://127.0.0.1:*")
+    nowhere = _compressing(context, f"ipc://{Path(os.environ['TMPDIR']) / 'nowhere'}", 0)
+    limited = _compressing(context, there.getsockopt_string(zmq.LAST_ENDPOINT), SLOW)
+    hear(limited, Sent)
+    pools = [idle, nowhere, limited]
     servers = psutil.Process().children()
     workers = [worker.pid for server in servers for worker in server.children()]
     sys.stdout.write(" ".join(map(str, workers)) + "\n")
@@ -39,7 +45,7 @@ def main() -> None:
     time.sleep(1000 * len(pools))
 
 
-def _compressing(context: Context, rate: int) -> Pool:
+def _compressing(context: Context, endpoint: str, rate: int) -> Pool:
     memory, live_fd = shared_memory("orphan", PAGE_BYTES), LiveSettings.memory()
     LiveSettings(live_fd).rate = rate
 
@@ -58,10 +64,9 @@ def _compressing(context: Context, rate: int) -> Pool:
 
     pool = Pool(context, "compress")
     pool.start(1, compress_worker, settings, lambda: None)
-    pool.send(0, Connect([f"ipc://{Path(os.environ['TMPDIR']) / 'nowhere'}"]))
+    pool.send(0, Connect([endpoint]))
     for seq in range(1, JOBS + 1):
         pool.send(0, SendJob(seq, 0, 1, 0, 0, False, np.zeros(1, np.uint32).tobytes()))
-    hear(pool, Sent)  # the next one has to wait
     return pool
 
 

@@ -1,6 +1,7 @@
 """A compress worker: one frame a job, of the bytes that were in memory, to the right lane."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from time import monotonic_ns
 
 import pytest
+import zmq
 
 from protocol.errors import FrameDamaged, GuestError
 from protocol.frames import CodecId, PageKind, decode_batch
@@ -24,7 +26,7 @@ from tests.workers.compressing import (
 from tests.workers.driving import Context, hear, is_silent, sleeping
 from tests.workers.memories import hash_of, page, random_pages, text_pages
 from workers.lanes import HIGH_WATER
-from workers.messages import Cut, Sent
+from workers.messages import Connect, Cut, Sent, Unsent
 from workers.pages import VOID_HASH, ZERO_HASH
 
 ZERO = bytes(PAGE_BYTES)
@@ -257,6 +259,33 @@ def test_a_full_lane_makes_the_worker_wait_without_spinning(start: Start) -> Non
             assert worker.batch().seq == seq
         for seq in range(told + 1, JOBS + 1):
             assert worker.sent().seq == seq
+
+
+def test_a_link_that_lets_in_and_hangs_up_loses_no_frame(start: Start) -> None:
+    """A frame that counts as sent while it waits for a connection, and is lost with each try."""
+    with start(codec="none") as worker, socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        worker.pool.send(0, Connect([f"tcp://{host}:{port}"]))
+        worker.give(1, 3)
+        for _ in range(3):
+            listener.accept()[0].close()
+        assert is_silent(worker.pool, 300)
+        worker.pool.send(0, Connect([worker.lanes[0].getsockopt_string(zmq.LAST_ENDPOINT)]))
+        assert hear(worker.pool, Cut).lane == 0
+        assert worker.sent().seq == worker.batch().seq == 1
+
+
+def test_a_frame_that_finds_no_connection_is_given_back(start: Start) -> None:
+    """A worker that waits for ever where nobody answers, while other lanes are free."""
+    with start(lanes=2) as worker, socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = "tcp://{}:{}".format(*listener.getsockname())
+        there = worker.lanes[1].getsockopt_string(zmq.LAST_ENDPOINT)
+        worker.pool.send(0, Connect([silent, there]))
+        worker.give(1, 0)
+        worker.give(2, 3, lane=1)
+        unsent = hear(worker.pool, Unsent)
+        assert (unsent.seq, unsent.reason) == (1, f"no connection to {silent} within 5 s")
+        assert worker.sent().seq == worker.batch(1).seq == 2
 
 
 def test_the_wire_limit_holds_back_and_is_told(start: Start) -> None:

@@ -20,6 +20,7 @@ TO_WORKER: list[m.ToWorker] = [
 FROM_WORKER: list[m.FromWorker] = [
     m.Up("ipc:///a"),
     m.Sent(1, 2, 3, 4, 5, 6, False, 7, 8, 9),
+    m.Unsent(1, 2, "why"),
     m.Scanned(1, b"\1\0\0\0", 2),
     m.Arrived(1, 2, 3, 4, 5, b"\1\0\0\0", b"\2", None, 6),
     m.Arrived(1, 2, 3, 4, 5, b"", b"", b"12345678", 6),

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.source.dispatcher import CREDIT, REDOS, Dispatcher
 from tests.pipeline.source.test_dispatcher import RecordingPool, batches
-from workers.messages import Scanned, SendJob, Sent, ToWorker
+from workers.messages import Scanned, SendJob, Sent, ToWorker, Unsent
 from workers.pages import Pages
 from workers.pool import Pool
 
@@ -62,6 +62,16 @@ def test_what_a_dead_worker_had_goes_to_another() -> None:
     assert redoing.marked == [(1, [7]), (1, [9])], "the guest may have written meanwhile"
     assert redoing.dispatcher.redone == 2
     assert other.seq not in {job.seq for _, job in again}
+
+
+def test_what_a_worker_could_not_send_is_redone() -> None:
+    """A batch in nobody's hand, and a worker that never gets another job."""
+    redoing = Redoing()
+    given = redoing.give(*range(2 * CREDIT))
+    (who, job) = given[0]
+    redoing.dispatcher.heard_unsent(who, Unsent(job.seq, job.attempt, "no way"))
+    assert [(worker, one.seq, one.attempt) for worker, one in redoing.fed()] == [(who, 1, 1)]
+    assert redoing.marked == [(1, [0])]
 
 
 def test_nothing_is_given_to_a_dead_worker_and_its_successor_gets_its_share() -> None:
