@@ -116,3 +116,4 @@ class DestinationCommit:
         for step in (Step.OPEN, Step.READY, Step.COMMITTED):
             if self._record.change(step, Step.NOT_STARTED, reason):
                 self.answer = NotStarted(reason=reason)
+                return

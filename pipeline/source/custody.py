@@ -98,6 +98,6 @@ class Custody:
         """Let go of the record; it stays where somebody has to ask for it. Idempotent."""
         if self._record is None:
             return
-        if self._record.step is not Step.INTENT and self.alive != "unknown":
+        if self._record.step is not Step.INTENT:
             self._record.remove()
         self._record.close()
