@@ -66,9 +66,9 @@ class GuestProcess:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is seen to have ended; one that has just closed our socket gets a moment."""
+        """Whether it is seen to have ended; one that is about to gets a moment."""
         if self._pidfd >= 0:
-            wait_ms = _END_S * 1000 if self.talk.was_cut else 0
+            wait_ms = _END_S * 1000 if self.talk.was_cut or self.process.is_ending else 0
             self._dead = bool(self._ended.poll(wait_ms))
         return self._dead
 

@@ -23,6 +23,14 @@ class Process(Struct, frozen=True):
         """Whether it is there; one that has ended and was not waited for is not."""
         return maybe_process(self.pid) == self
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its memory is gone already, so that it is dead in a moment."""
+        try:
+            return Path(f"/proc/{self.pid}/statm").read_text().startswith("0 ")
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
 
 def maybe_process(pid: int) -> Process | None:
     """The process that has this pid now; None where there is none."""

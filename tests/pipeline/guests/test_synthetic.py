@@ -192,6 +192,17 @@ def test_a_dead_guest_is_told_as_dead(guest: SyntheticGuest) -> None:
         guest.stop()
 
 
+def test_a_guest_is_told_as_dead_while_the_kernel_takes_its_memory_apart() -> None:
+    """ "It runs here", of one whose memory is gone; a GiB takes a tenth of a second to free."""
+    guest = SyntheticGuest.start(1 << 30, replace(UNIFORM, content="zero"))
+    try:
+        os.kill(guest.pid, signal.SIGKILL)
+        wait_until(lambda: guest.process.is_ending)
+        assert guest.is_dead()
+    finally:
+        guest.close()
+
+
 def test_a_silent_guest_is_told_as_silent(guest: SyntheticGuest) -> None:
     """A wait without end; or a late answer that is taken for that of the next question."""
     os.kill(guest.pid, signal.SIGSTOP)
