@@ -70,6 +70,7 @@ class DowntimeParts(Part):
     device_save: int | None = None
     transfer: int | None = None
     load: int | None = None
+    pause: int | None = None
     start: int | None = None
 
 

@@ -13,6 +13,8 @@ class Timeline:
         status.notify(self._note)
 
     def _note(self, status: Status) -> None:
+        if status is Status.SETUP:  # another migration
+            self._reached_ns.clear()
         self._reached_ns[status] = monotonic_ns()
 
     def elapsed_ms(self) -> float:

@@ -12,6 +12,10 @@ class ConfigError(MigrationError):
     """The user's file, option or environment is wrong; nothing has been started."""
 
 
+class MigrationRefused(MigrationError):
+    """None may begin, or be changed like that, now; nothing has changed."""
+
+
 class LocalProtocolError(MigrationError):
     """This end was about to do what the protocol forbids: our bug."""
 

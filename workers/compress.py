@@ -22,11 +22,8 @@ from workers.memory import PassedFd, maybe_page_hashes
 from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Unsent, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
 
-LONGEST_POLL_MS = 60_000
-"""A poll takes its timeout as an int of 32 bits."""
-
-LOOK_MS = 500
-"""How often a worker that cannot send looks whether it still may hope to."""
+LOOK_MS = 100
+"""How often a worker that waits looks whether the wire limit has changed, or its link is up."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +167,18 @@ class CompressWorker:
         Unreachable where there is no link.
         """
         began = monotonic_ns()
-        leaves_ns = began + self._live.draw(len(head) + len(payload), began)
-        while (left_ns := leaves_ns - monotonic_ns()) > 0:
-            left_ms = min(-(-left_ns // 1_000_000), LONGEST_POLL_MS)
-            self._lanes.mend(self._link.wait(timeout_ms=left_ms))
+        self._wait_for_limit(len(head) + len(payload), began)
         while not self._lanes.has_sent(lane, [head, payload]):
             way = (self._lanes.socket(lane), zmq.POLLOUT)
             self._lanes.mend(self._link.wait(way, timeout_ms=LOOK_MS))
         return monotonic_ns() - began
+
+    def _wait_for_limit(self, frame_bytes: int, now_ns: int) -> None:
+        """Wait as long as the wire limit says; where that changes, as long as the new one says."""
+        rate = self._live.rate
+        leaves_ns = now_ns + self._live.draw(frame_bytes, now_ns)
+        while (left_ns := leaves_ns - monotonic_ns()) > 0:
+            self._lanes.mend(self._link.wait(timeout_ms=min(-(-left_ns // 1_000_000), LOOK_MS)))
+            if rate != self._live.rate:
+                leaves_ns = self._live.moved(leaves_ns, rate, monotonic_ns())
+                rate = self._live.rate

@@ -5,6 +5,7 @@ larger than what is left goes into debt, so that the next one waits longer.
 """
 
 import fcntl
+from time import monotonic_ns
 
 import numpy as np
 
@@ -46,7 +47,18 @@ class LiveSettings:
 
     @rate.setter
     def rate(self, rate: int) -> None:
-        self._words[_RATE] = rate
+        now_ns = monotonic_ns()
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            before, self._words[_RATE] = self.rate, rate
+            self._words[_EMPTY_AT] = self.moved(int(self._words[_EMPTY_AT]), before, now_ns)
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def moved(self, leaves_ns: int, before: int, now_ns: int) -> int:
+        """When a frame leaves that would have left at `leaves_ns` by the rate `before`."""
+        waits_ns = max(0, leaves_ns - now_ns)
+        return min(leaves_ns, now_ns) + (waits_ns * before // self.rate if self.rate else 0)
 
     def draw(self, frame_bytes: int, now_ns: int) -> int:
         """Take `frame_bytes` out of the bucket; how long to wait before sending them, in ns."""

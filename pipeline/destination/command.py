@@ -54,7 +54,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
         on_tick=every_so_often(tell),
     )
     status.notify(lambda _: tell())
-    with cancelled_by_signals(receiver.cancel):
+    with cancelled_by_signals(receiver.cancel.set):
         structlog.get_logger().info("listening", socket_address=receiver.engine.link.endpoint)
         warm_up()
         try:

@@ -50,6 +50,8 @@ class SourceGuest(Protocol):
     blocks: list[GuestBlock]
     can_stop: bool
     """False for a quiet file, whose writer nobody knows."""
+    unsavable: str | None
+    """Why its state cannot be saved now; None where it can."""
 
     @property
     def process(self) -> Process | None:
@@ -93,6 +95,14 @@ class SourceGuest(Protocol):
         """Undo `stop`: it runs again if it ran before. Idempotent."""
         ...
 
+    def pause(self) -> None:
+        """Let it stand still because its user wants it: `stop` then finds it paused. Idempotent."""
+        ...
+
+    def go_on(self) -> None:
+        """Let it run because its user wants it. Idempotent."""
+        ...
+
     def leave(self) -> None:
         """It was given away while it was stopped: it must not run here again."""
         ...
@@ -126,6 +136,14 @@ class ArrivingGuest(Protocol):
 
     def begin(self, session: str, *, run: bool) -> bool:
         """It has arrived for good, in `session`: let it run, or keep it paused. Whether it runs."""
+        ...
+
+    def pause(self) -> None:
+        """Let it stand still, once it is here, because its user wants it. Idempotent."""
+        ...
+
+    def go_on(self) -> None:
+        """Let it run, once it is here, because its user wants it. Idempotent."""
         ...
 
     def is_dead(self) -> bool:

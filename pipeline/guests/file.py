@@ -26,6 +26,7 @@ class FileGuest:
     """A SourceGuest: the file at `path` and the process that writes it, None where none does."""
 
     kind = "file"
+    unsavable: str | None = None
 
     def __init__(self, path: Path, pid: int | None) -> None:
         self._writer: Writer | None = None
@@ -77,6 +78,12 @@ class FileGuest:
         if self._writer is not None:
             self._writer.resume()
 
+    def pause(self) -> None:
+        """GuestError: who owns the writer stops it."""
+        raise GuestError("the writer of a file is its owner's, to stop and to let go on")
+
+    go_on = pause
+
     def save_devices(self) -> list[Section]:
         """A file has none."""
         return []
@@ -118,6 +125,12 @@ class FileArrival:
     def begin(self, session: str, *, run: bool) -> bool:
         """Nothing runs in a file."""
         return False
+
+    def pause(self) -> None:
+        """GuestError: nothing runs here."""
+        raise GuestError("nothing runs in a file")
+
+    go_on = pause
 
     def is_dead(self) -> bool:
         """Nothing runs that could have ended."""

@@ -52,6 +52,7 @@ class _Guest:
     kind = "synthetic"
     name = "the synthetic guest"
     can_stop = True
+    unsavable: str | None = None
 
     def __init__(self, machine: GuestProcess) -> None:
         self._machine = machine
@@ -74,6 +75,14 @@ class _Guest:
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""
         return self._machine.is_dead
+
+    def pause(self) -> None:
+        """Stop, until `go_on`."""
+        self._machine.talk.ask(wire.Stop(), wire.Stopped)
+
+    def go_on(self) -> None:
+        """Run."""
+        self._machine.talk.ask(wire.Resume(), wire.Done)
 
     def statistics(self) -> GuestStatistics:
         """The dirty rate since the last call, and the gap, where it has arrived."""

@@ -15,7 +15,7 @@ from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.shell import tools
-from pipeline.shell.options import ConfigPath, JsonPath, Quiet, Sets, UriOption
+from pipeline.shell.options import ConfigPath, JsonPath, QmpPath, Quiet, Sets, UriOption
 from pipeline.shell.performing import complain, perform
 from protocol.errors import ConfigError, MigrationError
 from protocol.uri import Uri, parse_uri
@@ -48,7 +48,11 @@ def common(
 
 @app.command()
 def run(
-    config: ConfigPath, sets: Sets = None, json_path: JsonPath = None, quiet: Quiet = False
+    config: ConfigPath,
+    qmp: QmpPath = None,
+    sets: Sets = None,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
 ) -> int:
     """Migrate on this machine, both ends.
 
@@ -61,7 +65,7 @@ def run(
     from pipeline.shell.local import run as run_here
 
     return perform(
-        lambda observer: run_here(loaded, observer),
+        lambda observer: run_here(loaded, qmp, observer),
         json_path,
         quiet=quiet,
         lives_on=loaded.destination.socket is not None,
@@ -110,6 +114,10 @@ def incoming(
 def migrate(
     config: ConfigPath,
     uri: UriOption = None,
+    qmp: QmpPath = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Do nothing until QMP says so, until it says quit.")
+    ] = False,
     sets: Sets = None,
     json_path: JsonPath = None,
     quiet: Quiet = False,
@@ -119,13 +127,18 @@ def migrate(
     \b
     pageferry migrate configs/two-machines.yaml --uri tcp:192.0.2.10:4444
     pageferry migrate guest.yaml --uri unix:/tmp/ferry --set parameters.max-bandwidth=20MiB
+    pageferry migrate guest.yaml --qmp /tmp/ferry.qmp --wait
     """
     loaded = load_config(config, sets or [])
-    to = _uri(uri, loaded)
+    if wait and qmp is None:
+        raise ConfigError("--wait: nobody could say what to do, expected --qmp PATH with it")
+    if wait and uri is not None:
+        raise ConfigError("--wait: found --uri with it, expected QMP's migrate to say where to")
+    to = None if wait else _uri(uri, loaded)
     check_environment(loaded, source=True, destination=False)
-    from pipeline.source.command import migrate as send
+    from pipeline.monitor.source import serve_source
 
-    return perform(lambda observer: send(loaded, to, observer), json_path, quiet=quiet)
+    return perform(lambda observer: serve_source(loaded, to, qmp, observer), json_path, quiet=quiet)
 
 
 for tool in (tools.guest, tools.resolve, tools.cleanup, tools.check, tools.schema):

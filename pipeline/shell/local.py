@@ -14,9 +14,9 @@ from time import monotonic
 import msgspec
 
 from pipeline.config.model import Config
+from pipeline.monitor.source import serve_source
 from pipeline.progress import Observer
 from pipeline.result import Result
-from pipeline.source.command import migrate
 from protocol.errors import ConfigError, PeerLost
 from protocol.status import Status
 from protocol.uri import parse_uri
@@ -27,17 +27,18 @@ END_SECONDS = 120.0
 """For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
 
 
-def run(config: Config, observer: Observer) -> Result:
+def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
     """Migrate the guest of `config` into an `incoming` of the same configuration.
 
-    One result for both ends: the source's, with what only the destination knows.
+    `qmp`, where it is given, is the socket at which the source may be driven. One result for both
+    ends: the source's, with what only the destination knows.
     """
     with TemporaryDirectory(prefix="pageferry-run-") as folder:
         uri = config.uri or f"unix:{folder}/control"
         there = _Destination(config, uri, Path(folder))
         try:
             there.wait_until_up()
-            here = migrate(config, parse_uri(uri), observer, watch=there.check)
+            here = serve_source(config, parse_uri(uri), qmp, observer, there.check)
             return _merged(here, there.result())
         finally:
             there.close()

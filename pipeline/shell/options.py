@@ -17,3 +17,7 @@ JsonPath = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
+QmpPath = Annotated[
+    Path | None,
+    typer.Option("--qmp", metavar="PATH", help="Let QMP clients drive it, at a socket there."),
+]

@@ -2,20 +2,20 @@
 that it sees at its next tick."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, current_thread, main_thread
+from threading import current_thread, main_thread
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def cancelled_by_signals(cancel: Event) -> Iterator[None]:
-    """While this lasts a signal sets `cancel`; outside the main thread nothing changes."""
+def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
+    """While this lasts a signal calls `cancel`; outside the main thread nothing changes."""
     if current_thread() is not main_thread():
         yield
         return
-    before = [signal.signal(number, lambda *_: cancel.set()) for number in SIGNALS]
+    before = [signal.signal(number, lambda *_: cancel()) for number in SIGNALS]
     try:
         yield
     finally:

@@ -10,14 +10,11 @@ from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.guests.workload import Workload
 from pipeline.leftovers.cleanup import clear_way
-from pipeline.progress import Observer, every_so_often
+from pipeline.progress import Observer
 from pipeline.records.processes import maybe_process
 from pipeline.result import Result
 from pipeline.shell.signals import cancelled_by_signals
-from pipeline.source.coordinator import Coordinator
-from pipeline.source.report import progress_of, result_of
-from pipeline.timeline import Timeline
-from pipeline.tracking.choice import start_tracking
+from pipeline.source.outgoing import Outgoing
 from protocol.status import StatusMachine
 from protocol.uri import Uri
 from workers.pool import warm_up
@@ -57,31 +54,12 @@ def migrate(
     """
     warm_up()
     own = make_guest(config) if guest is None else guest
+    outgoing = Outgoing(config, own, observer, status)
+    outgoing.watch = watch
     try:
-        return _send(config, uri, observer, own, status or StatusMachine(), watch)
+        outgoing.begin()
+        with cancelled_by_signals(outgoing.cancel):
+            return outgoing.migrate(uri)
     finally:
         if guest is None:
             own.close()
-
-
-def _send(
-    config: Config,
-    uri: Uri,
-    observer: Observer,
-    guest: SourceGuest,
-    status: StatusMachine,
-    watch: Callable[[], None],
-) -> Result:
-    timeline = Timeline(status)
-    show = every_so_often(lambda: observer(progress_of(coordinator, status, timeline)))
-
-    def on_tick(now_ns: int) -> None:
-        watch()
-        show(now_ns)
-
-    tracking = start_tracking(config.tracker, guest)
-    coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)
-    status.notify(lambda _: observer(progress_of(coordinator, status, timeline)))
-    with cancelled_by_signals(coordinator.cancel):
-        coordinator.migrate()
-    return result_of(coordinator, config, status, timeline)

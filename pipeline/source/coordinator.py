@@ -11,7 +11,7 @@ from threading import Event
 
 import structlog
 
-from pipeline.config.model import Config
+from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.shell.logs import log_if_unexpected
 from pipeline.source.custody import Custody
@@ -35,6 +35,7 @@ class Coordinator:
     """One migration at its source; owned by the thread that calls `migrate`.
 
     The guest is the caller's; `custody.alive` says where it runs when `migrate` is over.
+    `on_guest` hears when it is let run (True) or stopped.
     """
 
     def __init__(
@@ -45,10 +46,19 @@ class Coordinator:
         status: StatusMachine,
         uri: Uri,
         on_tick: Callable[[int], None],
+        *,
+        cancel: Event | None = None,
+        on_guest: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        self._config = config
         self._guest = guest
         self._status = status
-        self.cancel = Event()
+        self._on_guest = on_guest
+        self.cancel = cancel or Event()
+        self.go_on = Event()
+        """Leave pre-switchover."""
+        self.has_stopped = False
+        """Whether the guest was stopped for the switch-over, and not let go on since."""
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
@@ -127,6 +137,8 @@ class Coordinator:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate
         self.clock.start()
         run_state = self.custody.stop()
+        self.has_stopped = True
+        self._on_guest(False)
         sections = [*self._guest.save_devices(), encode_global_state(run_state)]
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
@@ -136,8 +148,11 @@ class Coordinator:
         self._commit(steps)
 
     def _commit(self, steps: SwitchOver) -> None:
+        held = Status.ACTIVE
+        if self._config.capabilities.pause_before_switchover:
+            held = self._pause()
         self._guest.check_stopped()
-        if not self._status.change(Status.ACTIVE, Status.DEVICE):
+        if not self._status.change(held, Status.DEVICE):
             raise Cancelled("cancelled")
         self.custody.intend()
         self.engine.pump.commit()
@@ -149,11 +164,25 @@ class Coordinator:
         self.engine.link.send(c.Settled() if self.custody.given() else c.Alive())
         self._status.change(Status.DEVICE, Status.COMPLETED)
 
+    def _pause(self) -> Status:
+        """All is there and nothing given away: wait until somebody says so."""
+        self._status.change(Status.ACTIVE, Status.PRE_SWITCHOVER)
+        self.engine.pump.wait(self.go_on.is_set)
+        self.clock.lap("pause")
+        return Status.PRE_SWITCHOVER
+
+    def adjust(self, parameters: Parameters) -> None:
+        """Let what was set meanwhile take effect."""
+        self.rounds.downtime_limit_ms = parameters.downtime_limit
+        self.engine.adjust(parameters, lifted=self.has_stopped)
+
     def _fail(self, error: Exception) -> None:
         """Take the guest back where it is still ours, tell the other end, keep the reason."""
         cancelled = isinstance(error, Cancelled)
         self.error = str(error)
-        self.custody.take_back()
+        if self.custody.take_back():
+            self._on_guest(True)
+        self.has_stopped = False
         if cancelled:
             self._status.change(self._status.status, Status.CANCELLING)
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))

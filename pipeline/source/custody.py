@@ -85,14 +85,19 @@ class Custody:
         with suppress(MigrationError):  # it is true all the same
             self._commit.refused()
 
-    def take_back(self) -> None:
-        """Let the guest run again if it ran and is ours; what went wrong first is the reason."""
+    def take_back(self) -> bool:
+        """Let the guest run again if it ran and is ours; what went wrong first is the reason.
+
+        Whether it was let run.
+        """
         if self.alive != "source":
-            return
+            return False
+        lets_run = self._run_state == "running"
         with suppress(GuestError):  # one that hangs hears it when it comes to
-            if self._run_state == "running":
+            if lets_run:
                 self._guest.resume()
         self._dead = self._guest.is_dead()
+        return lets_run and not self._dead
 
     def close(self) -> None:
         """Let go of the record; it stays where somebody has to ask for it. Idempotent."""

@@ -2,7 +2,7 @@
 
 from time import monotonic_ns
 
-PARTS = ("last-round", "verify", "device-save", "transfer", "load", "start")
+PARTS = ("last-round", "verify", "device-save", "transfer", "load", "pause", "start")
 
 
 class DowntimeClock:

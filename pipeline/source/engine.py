@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 import zmq
 
-from pipeline.config.model import Config
+from pipeline.config.model import Config, Parameters
 from pipeline.control_link import ControlLink
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
@@ -198,6 +198,12 @@ class SourceEngine:
         """Wait until all of the round is applied."""
         self.pump.wait(lambda: self.dispatcher.all_applied)
         self.statistics.end_round()
+
+    def adjust(self, parameters: Parameters, *, lifted: bool) -> None:
+        """Let level, wire limit (but while it is `lifted`) and number of workers take effect."""
+        self.live.level = parameters.compress_level
+        if not lifted:
+            self.live.rate = parameters.max_bandwidth
 
     @property
     def pending_bytes(self) -> int:

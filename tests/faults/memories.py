@@ -28,6 +28,7 @@ class LeavingMemory:
     kind = "synthetic"
     name = "memory"
     can_stop = True
+    unsavable: str | None = None
 
     def __init__(self, content: Words, on_stop: Callable[[], None] = lambda: None) -> None:
         self._on_stop = on_stop
@@ -54,6 +55,14 @@ class LeavingMemory:
     def run_state(self) -> str:
         """It runs until it is stopped."""
         return "running" if self.runs else "paused"
+
+    def pause(self) -> None:
+        """Its user stops it."""
+        self.runs = False
+
+    def go_on(self) -> None:
+        """Its user lets it go on."""
+        self.runs = True
 
     def leave(self) -> None:
         """It has left."""
@@ -114,6 +123,14 @@ class ArrivingMemory:
         self.at_start = self.words()
         self.started.set()
         return True
+
+    def pause(self) -> None:
+        """Note it."""
+        self.done.append("pause")
+
+    def go_on(self) -> None:
+        """Note it."""
+        self.done.append("go on")
 
     def is_dead(self) -> bool:
         """It has no process."""

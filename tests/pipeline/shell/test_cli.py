@@ -32,17 +32,19 @@ class Engine:
         self.calls: list[tuple[Any, ...]] = []
         self.end: Result | BaseException = GOOD
 
-    def migrate(self, config: Config, uri: Uri, observer: Observer) -> Result:
-        """As pipeline.source.command's."""
-        return self._answer(observer, "migrate", config, uri)
+    def serve_source(
+        self, config: Config, uri: Uri | None, qmp: Path | None, observer: Observer
+    ) -> Result:
+        """As pipeline.monitor.source's."""
+        return self._answer(observer, "migrate", config, uri, qmp)
 
     def incoming(self, config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
         """As pipeline.destination.command's."""
         return self._answer(observer, "incoming", config, uri, stay)
 
-    def run(self, config: Config, observer: Observer) -> Result:
+    def run(self, config: Config, qmp: Path | None, observer: Observer) -> Result:
         """As pipeline.shell.local's."""
-        return self._answer(observer, "run", config)
+        return self._answer(observer, "run", config, qmp)
 
     def _answer(self, observer: Observer, *call: object) -> Result:
         self.calls.append(call)
@@ -57,7 +59,7 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made = Engine()
     places = {
-        "source.command": made.migrate,
+        "monitor.source": made.serve_source,
         "destination.command": made.incoming,
         "shell.local": made.run,
     }
@@ -89,7 +91,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
 def test_run(engine: Engine, file: str) -> None:
     """An option that is lost on the way to the engine."""
     assert run_command(["run", file, "--set", "codec=lz4", "--set", "name=x"]) == 0
-    [(name, config)] = engine.calls
+    [(name, config, _)] = engine.calls
     assert (name, config.codec, config.name) == ("run", "lz4", "x")
 
 

@@ -12,7 +12,7 @@ from pipeline.shell.signals import SIGNALS, cancelled_by_signals, interrupted_on
 def test_a_signal_is_a_cancel_and_no_exception(number: signal.Signals) -> None:
     """An exception in the middle of anything, a guest that stays stopped."""
     cancel = Event()
-    with cancelled_by_signals(cancel):
+    with cancelled_by_signals(cancel.set):
         assert not cancel.is_set()
         signal.raise_signal(number)
         assert cancel.is_set()
@@ -29,7 +29,7 @@ def test_the_handlers_of_before_are_put_back(fails: bool) -> None:
     """A program that cannot be interrupted any more, once a migration is over."""
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
-        with cancelled_by_signals(Event()):
+        with cancelled_by_signals(Event().set):
             assert signal.getsignal(signal.SIGINT) is not before[0]
             if fails:
                 raise ValueError
@@ -44,7 +44,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     seen: list[object] = []
 
     def migrate() -> None:
-        with cancelled_by_signals(Event()):
+        with cancelled_by_signals(Event().set):
             seen.extend(signal.getsignal(number) for number in SIGNALS)
 
     thread = Thread(target=migrate)

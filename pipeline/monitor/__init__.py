@@ -1,0 +1,1 @@
+"""How a person or a program drives a migration that runs: QMP, its commands, its events."""

@@ -1,0 +1,57 @@
+"""One end's monitor: commands, inbox and, where it is asked for, the QMP server with its events."""
+
+from pathlib import Path
+
+from pipeline.monitor.commands import Commands
+from pipeline.monitor.inbox import Inbox
+from pipeline.monitor.server import QmpServer
+from protocol.status import Status
+
+
+class Monitor:
+    """Owned by the thread that owns the migration. A context manager: its end is the server's.
+
+    ConfigError where it cannot listen at `path`; None is no server, and nobody drives.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.commands = Commands()
+        self.inbox = Inbox()
+        self._path = path
+        self._server: QmpServer | None = None
+        self._passes = 0
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def listen(self) -> None:
+        """All commands are known: let clients in."""
+        if self._path is not None:
+            self._server = QmpServer(self._path, self.commands, self.inbox)
+
+    def emit(self, name: str, **data: object) -> None:
+        """Tell all clients."""
+        if self._server is not None:
+            self._server.emit(name, data)
+
+    def tell_status(self, status: Status) -> None:
+        """A migration has come to `status`."""
+        self.emit("MIGRATION", status=status.value)
+        if status is Status.SETUP:
+            self._passes = 0
+
+    def tell_passes(self, passes: int) -> None:
+        """So many rounds were begun."""
+        for number in range(self._passes + 1, passes + 1):
+            self.emit("MIGRATION_PASS", **{"pass": number})
+        self._passes = passes
+
+    def tell_guest(self, runs: bool) -> None:
+        """The guest was let run, or was stopped."""
+        self.emit("RESUME" if runs else "STOP")
+
+    def __exit__(self, *_: object) -> None:
+        self.emit("SHUTDOWN", guest=False, reason="host-qmp-quit")
+        self.inbox.close()
+        if self._server is not None:
+            self._server.close()

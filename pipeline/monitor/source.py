@@ -1,0 +1,90 @@
+"""A source that somebody may drive: by QMP, by signals, or by nothing but its configuration."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.config.model import Config
+from pipeline.monitor.monitor import Monitor
+from pipeline.monitor.source_commands import OutgoingCommands
+from pipeline.progress import Observer
+from pipeline.result import Result
+from pipeline.shell.signals import cancelled_by_signals
+from pipeline.source.command import make_guest
+from pipeline.source.outgoing import Outgoing
+from protocol.errors import MigrationError
+from protocol.status import Status
+from protocol.uri import Uri
+from workers.pool import warm_up
+
+IDLE_SECONDS = 0.2
+"""How late a signal is seen by a command that waits to be told what to do."""
+
+
+def serve_source(
+    config: Config,
+    uri: Uri | None,
+    qmp: Path | None,
+    observer: Observer,
+    watch: Callable[[], None] = lambda: None,
+) -> Result:
+    """Send the guest of `config` to `uri`; with None do what is said at the socket `qmp`, until
+    it is `quit`. How the last migration ended.
+
+    `watch` is called at every tick and may raise a MigrationError. ConfigError for the user's
+    mistakes; whatever else goes wrong is in the result.
+    """
+    warm_up()
+    with Monitor(qmp) as monitor:
+        guest = make_guest(config)
+        try:
+            source = Source(Outgoing(config, guest, observer), monitor, watch)
+            monitor.listen()
+            return source.migrate(uri) if uri is not None else source.obey()
+        finally:
+            guest.close()
+
+
+class Source:
+    """The migrations of one guest, and the monitor that they are driven by."""
+
+    def __init__(self, outgoing: Outgoing, monitor: Monitor, watch: Callable[[], None]) -> None:
+        self._outgoing = outgoing
+        self._monitor = monitor
+        self._watch = watch
+        self._commands = OutgoingCommands(monitor.commands, outgoing)
+        outgoing.watch = self._look
+        outgoing.on_guest = monitor.tell_guest
+        outgoing.status.notify(self._tell)
+
+    def migrate(self, uri: Uri) -> Result:
+        """Migrate at once."""
+        self._outgoing.begin()
+        with cancelled_by_signals(self._outgoing.cancel):
+            return self._outgoing.migrate(uri)
+
+    def obey(self) -> Result:
+        """Wait to be told what to do, and do it."""
+        with cancelled_by_signals(self._commands.quit):
+            while not self._commands.quitting:
+                self._monitor.inbox.wait(IDLE_SECONDS)
+                uri, self._commands.uri = self._commands.uri, None
+                if uri is not None:
+                    self._migrate(uri)
+        return self._outgoing.result()
+
+    def _migrate(self, uri: Uri) -> None:
+        """A migration that does not end well is told, and another one may be asked for."""
+        with suppress(MigrationError):
+            self._outgoing.migrate(uri)
+
+    def _look(self) -> None:
+        self._watch()
+        self._monitor.inbox.serve()
+        coordinator = self._outgoing.coordinator
+        if coordinator is not None and self._outgoing.settings.config.capabilities.events:
+            self._monitor.tell_passes(len(coordinator.engine.statistics.rounds))
+
+    def _tell(self, status: Status) -> None:
+        if self._outgoing.settings.config.capabilities.events:
+            self._monitor.tell_status(status)

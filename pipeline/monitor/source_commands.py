@@ -1,0 +1,62 @@
+"""The commands of a source: it migrates when it is told to, and lives until it is told to end."""
+
+from collections.abc import Callable
+
+from pipeline.monitor import arguments
+from pipeline.monitor.answers import migration_info
+from pipeline.monitor.commands import Commands
+from pipeline.monitor.common import SettingCommands
+from pipeline.source.outgoing import Outgoing
+from protocol.errors import ConfigError
+from protocol.qmp import QmpError
+from protocol.uri import Uri, parse_uri
+
+Emit = Callable[[str], None]
+
+
+class OutgoingCommands:
+    """What is asked of `outgoing`; `uri` is where it is to go next, `quitting` that it is to end.
+
+    Belongs, as all commands do, to the thread that owns the migration.
+    """
+
+    def __init__(self, commands: Commands, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self.uri: Uri | None = None
+        self.quitting = False
+        SettingCommands(commands, outgoing.settings, outgoing.check_idle)
+        commands.add_with("migrate", arguments.Migrate, self._migrate)
+        commands.add_with("migrate-incoming", arguments.MigrateIncoming, self._not_deferred)
+        commands.add_with("migrate-continue", arguments.MigrateContinue, self._go_on)
+        commands.add("migrate_cancel", outgoing.cancel)
+        commands.add("query-migrate", lambda: migration_info(outgoing))
+        commands.add("query-status", self._status)
+        commands.add("stop", outgoing.pause_guest)
+        commands.add("cont", outgoing.run_guest)
+        commands.add("quit", self.quit)
+
+    def _migrate(self, given: arguments.Migrate) -> None:
+        self._outgoing.check()
+        if given.blk or given.inc:
+            raise QmpError("disks do not move in this version: blk and inc must be false")
+        self._outgoing.begin()
+        try:
+            self.uri = parse_uri(given.uri)
+        except ConfigError as error:
+            self._outgoing.fail(error)
+            raise QmpError("Parameter 'uri' expects a valid migration protocol") from None
+
+    def _not_deferred(self, _: arguments.MigrateIncoming) -> None:
+        raise QmpError("For use with '-incoming defer'")
+
+    def _go_on(self, given: arguments.MigrateContinue) -> None:
+        self._outgoing.go_on(given.state)
+
+    def _status(self) -> object:
+        state = self._outgoing.run_state()
+        return {"status": state, "running": state == "running", "singlestep": False}
+
+    def quit(self) -> None:
+        """End, and with it what is under way."""
+        self.quitting = True
+        self._outgoing.cancel()

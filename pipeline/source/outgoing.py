@@ -1,0 +1,165 @@
+"""The migrations of one guest from here: what outlives them, and whether one may begin."""
+
+from collections.abc import Callable
+from threading import Event
+
+from pipeline.config.adjustable import Adjustable
+from pipeline.config.model import Config, Parameters
+from pipeline.guests.base import SourceGuest
+from pipeline.progress import Observer, every_so_often
+from pipeline.result import Result
+from pipeline.source.blockers import Blockers
+from pipeline.source.coordinator import Coordinator
+from pipeline.source.report import progress_of, result_of
+from pipeline.timeline import Timeline
+from pipeline.tracking.choice import start_tracking
+from protocol.errors import MigrationError, MigrationRefused
+from protocol.limits import PAGE_BYTES
+from protocol.status import FINISHED, Status, StatusMachine
+from protocol.uri import Uri
+
+IN_PROGRESS = "There's a migration process in progress"
+
+
+class Outgoing:
+    """Owned by the thread that calls `migrate`; the guest is the caller's.
+
+    `watch` is called at every tick of a migration, and may raise a MigrationError; `on_guest`
+    whenever the guest was let run (True) or stopped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        guest: SourceGuest,
+        observer: Observer,
+        status: StatusMachine | None = None,
+    ) -> None:
+        self.guest = guest
+        self.status = status or StatusMachine()
+        self.blockers = Blockers()
+        self.settings = Adjustable(config, sum(block.pages for block in guest.blocks) * PAGE_BYTES)
+        self.settings.on_parameters = self._adjust
+        self.coordinator: Coordinator | None = None
+        self.on_guest: Callable[[bool], None] = lambda _: None
+        self.error: str | None = None
+        self._cancel = Event()
+        self._timeline = Timeline(self.status)
+        self.watch: Callable[[], None] = lambda: None
+        self._observer = observer
+        self._show = every_so_often(self._tell)
+        self.status.notify(lambda _: self._tell())
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a migration is under way."""
+        return self.status.status not in FINISHED | {Status.NONE}
+
+    def check(self) -> None:
+        """MigrationRefused, and nothing has changed, where none may begin now."""
+        self.check_idle()
+        reason = self.guest.unsavable or self.blockers.newest
+        if reason is not None:
+            raise MigrationRefused(reason)
+
+    def check_idle(self) -> None:
+        """MigrationRefused while one is under way."""
+        if self.is_active:
+            raise MigrationRefused(IN_PROGRESS)
+
+    def begin(self) -> None:
+        """The command to migrate is taken: setup. MigrationRefused as `check`."""
+        self.check()
+        self.coordinator, self.error = None, None
+        self._cancel.clear()
+        self.status.change(self.status.status, Status.SETUP)
+
+    def fail(self, error: MigrationError) -> None:
+        """What was begun cannot be done."""
+        self.error = str(error)
+        self.status.change(Status.SETUP, Status.FAILED)
+
+    def migrate(self, uri: Uri) -> Result:
+        """Do what was begun: send the guest to `uri`; how that ended.
+
+        ConfigError where nobody can be reached there.
+        """
+        try:
+            tracking = start_tracking(self.settings.config.tracker, self.guest)
+            self.coordinator = Coordinator(
+                self.settings.config,
+                self.guest,
+                tracking,
+                self.status,
+                uri,
+                self._tick,
+                cancel=self._cancel,
+                on_guest=lambda runs: self.on_guest(runs),
+            )
+        except MigrationError as error:
+            self.fail(error)
+            raise
+        self.coordinator.migrate()
+        self.error = self.coordinator.error
+        result = self.result()
+        if result.guest_alive in ("destination", "unknown"):
+            self.blockers.add(f"the guest was given away in session {result.session}")
+        return result
+
+    def result(self) -> Result:
+        """How the last migration ended."""
+        if self.coordinator is None:
+            return Result(status=self.status.status, error_desc=self.error)
+        config = self.settings.config
+        return result_of(self.coordinator, config, self.status, self._timeline)
+
+    def cancel(self) -> None:
+        """End the migration that is under way, if there is one that can be ended."""
+        self._cancel.set()
+
+    def go_on(self, state: str) -> None:
+        """Leave `state`, which must be pre-switchover; MigrationRefused where it is not."""
+        if self.status.status != state or self.status.status is not Status.PRE_SWITCHOVER:
+            raise MigrationRefused(f"the migration is {self.status.status}, not {state}")
+        assert self.coordinator is not None
+        self.coordinator.go_on.set()
+
+    def run_state(self) -> str:
+        """What the guest does, in QEMU's words."""
+        if self._is_switching_over:
+            return "finish-migrate"
+        if self.status.status is Status.COMPLETED:
+            return "postmigrate"
+        return self.guest.run_state()
+
+    def pause_guest(self) -> None:
+        """Let it stand still, as its user wishes: it arrives paused."""
+        self._check_guest()
+        self.guest.pause()
+        self.on_guest(False)
+
+    def run_guest(self) -> None:
+        """Let it run."""
+        self._check_guest()
+        self.guest.go_on()
+        self.on_guest(True)
+
+    @property
+    def _is_switching_over(self) -> bool:
+        return self.is_active and self.coordinator is not None and self.coordinator.has_stopped
+
+    def _check_guest(self) -> None:
+        if self._is_switching_over or self.status.status is Status.COMPLETED:
+            raise MigrationRefused("the guest is leaving: it is not told to stop or go on here")
+
+    def _tick(self, now_ns: int) -> None:
+        self.watch()
+        self._show(now_ns)
+
+    def _tell(self) -> None:
+        if self.coordinator is not None:
+            self._observer(progress_of(self.coordinator, self.status, self._timeline))
+
+    def _adjust(self, parameters: Parameters) -> None:
+        if self.coordinator is not None and self.is_active:
+            self.coordinator.adjust(parameters)
