@@ -134,7 +134,7 @@ class DestinationCommand:
             commit_timeout_s=config.commit_timeout,
         )
         self.receiver.receive()
-        if self.receiver.runs_here and not self._settings.guests_live_on:
+        if self.receiver.custody.runs_here and not self._settings.guests_live_on:
             self.stays = True
             self.process.park(None)
 
