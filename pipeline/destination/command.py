@@ -19,7 +19,7 @@ from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
-from pipeline.shell.signals import cancelled_by_signals
+from pipeline.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
 from protocol.control import Hello
 from protocol.errors import GuestError, MigrationError, RemoteProtocolError

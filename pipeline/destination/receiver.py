@@ -13,8 +13,8 @@ from pipeline.config.model import Parameters
 from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
+from pipeline.logs import log_if_unexpected
 from pipeline.records.store import SessionRecord
-from pipeline.shell.logs import log_if_unexpected
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
 from protocol.errors import Cancelled, MigrationError

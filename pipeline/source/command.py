@@ -13,11 +13,11 @@ from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, every_so_often
 from pipeline.records.processes import maybe_process
 from pipeline.result import Result
-from pipeline.shell.signals import cancelled_by_signals
+from pipeline.signals import cancelled_by_signals
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
+from pipeline.source.tracking import start_tracking
 from pipeline.timeline import Timeline
-from pipeline.tracking.choice import start_tracking
 from protocol.status import StatusMachine
 from protocol.uri import Uri
 from workers.pool import warm_up

@@ -12,8 +12,8 @@ from pipeline.guests.process import GuestProcess
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
 from pipeline.records.store import SessionRecord
 from pipeline.source.coordinator import Coordinator
-from pipeline.tracking.choice import Tracking
-from pipeline.tracking.uffd import WrittenScan
+from pipeline.source.tracking import Tracking
+from pipeline.uffd import WrittenScan
 from protocol.control import Hello
 from protocol.status import INCOMING_TRANSITIONS, StatusMachine
 from protocol.uri import parse_uri
