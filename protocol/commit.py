@@ -9,8 +9,7 @@ answer of the destination lets the source's guest run again.
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from protocol.control import NotStarted, Started
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, MigrationError
 from protocol.session import Role
 
 
@@ -87,33 +86,30 @@ class SourceCommit:
 
 
 class DestinationCommit:
-    """The destination's part; `answer` is what every commit is answered with from then on."""
+    """The destination's part; who closes the record keeps the guest from being started."""
 
     def __init__(self, record: Keeper) -> None:
         self._record = record
-        self.answer: Started | NotStarted | None = None
 
-    def get_ready(self) -> bool:
-        """Keep that all is there; False where the record was closed before."""
-        return self._record.change(Step.OPEN, Step.READY)
+    def get_ready(self) -> None:
+        """Keep that all is there; MigrationError where the record was closed before."""
+        self._step(Step.OPEN, Step.READY)
 
-    def heard_commit(self) -> bool:
-        """Whether to start the guest now: true once, and never where the record was closed."""
-        if self.answer is not None:
-            return False
-        if self._record.change(Step.READY, Step.COMMITTED):
-            return True
-        self.answer = NotStarted(reason=f"the record of this session says {self._record.step}")
-        return False
+    def heard_commit(self) -> None:
+        """Only after that may the guest be started; MigrationError where it must not be, because
+        it was already, or the record was closed before."""
+        self._step(Step.READY, Step.COMMITTED)
 
-    def started(self, start_ms: float, *, running: bool) -> None:
-        """The guest was started. Where that cannot be kept it is the answer all the same."""
-        self.answer = Started(start_ms=start_ms, running=running)
+    def _step(self, old: Step, new: Step) -> None:
+        if not self._record.change(old, new):
+            raise MigrationError("the record of this session was closed")
+
+    def started(self) -> None:
+        """The guest was started."""
         self._record.change(Step.COMMITTED, Step.STARTED)
 
     def refuse(self, reason: str) -> None:
         """It was not started, for certain, and will not be."""
         for step in (Step.OPEN, Step.READY, Step.COMMITTED):
             if self._record.change(step, Step.NOT_STARTED, reason):
-                self.answer = NotStarted(reason=reason)
                 return

@@ -43,8 +43,6 @@ MESSAGES: dict[Role, dict[tuple[Stage, type[AnyMessage]], Stage]] = {
         (_G.VERIFIED, c.Devices): _G.LOADING,
         (_G.LOADING, c.Devices): _G.LOADING,
         (_G.READY, c.Commit): _G.COMMITTED,
-        (_G.COMMITTED, c.Commit): _G.COMMITTED,
-        (_G.STARTED, c.Commit): _G.STARTED,
         (_G.STARTED, c.Settled): _G.STARTED,
     },
     "destination": {
@@ -59,7 +57,6 @@ MESSAGES: dict[Role, dict[tuple[Stage, type[AnyMessage]], Stage]] = {
         (_G.VERIFYING, c.Verified): _G.VERIFIED,
         (_G.LOADING, c.Ready): _G.READY,
         (_G.COMMITTED, c.Started): _G.STARTED,
-        (_G.STARTED, c.Started): _G.STARTED,
         (_G.COMMITTED, c.NotStarted): _G.OVER,
         (_G.COMMITTED, c.Failed): _G.OVER,
     },

@@ -19,7 +19,7 @@ from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
-from pipeline.shell.signals import cancelled_by_signals
+from pipeline.signals import cancelled_by_signals
 from pipeline.timeline import Timeline
 from protocol.control import Hello
 from protocol.errors import GuestError, MigrationError, RemoteProtocolError
@@ -61,8 +61,8 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
             receiver.receive()
             return _keep(receiver, _result(receiver, status, timeline), stay)
         finally:
-            if receiver.guest is not None:
-                receiver.guest.close()
+            if receiver.custody.guest is not None:
+                receiver.custody.guest.close()
 
 
 def _progress(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Progress:
@@ -147,8 +147,8 @@ def _room(where: Path, path: Path | None, *, all_of_it: bool) -> int:
 
 def _keep(receiver: Receiver, result: Result, stay: float | None) -> Result:
     """Let a guest that runs here run on, and check it: at once, and again when `stay` is over."""
-    guest = receiver.guest
-    if guest is None or result.status is not Status.COMPLETED or not receiver.runs_here:
+    guest, runs_here = receiver.custody.guest, receiver.custody.runs_here
+    if guest is None or result.status is not Status.COMPLETED or not runs_here:
         return result
     try:
         wrong = guest.self_check()
@@ -169,7 +169,7 @@ def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
     if completed:
         hello = receiver.engine.pump.hello
         return None if hello is None or hello.kind == "file" else "destination"
-    return "unknown" if receiver.begun else "source"
+    return "unknown" if receiver.custody.begun else "source"
 
 
 def _result(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Result:

@@ -155,7 +155,7 @@ class IncomingPump:
 
     def _commit(self) -> None:
         """Neither a cancel nor a worker's end decides any more, now that the guest is ours."""
-        if self._arrival is not None and not self.committed:
+        if self._arrival is not None:
             for source in (self._arrival.pool.socket, self._arrival.pool.ended):
                 self._poller.unregister(source)
         self.committed = True

@@ -9,20 +9,15 @@ from contextlib import suppress
 from threading import Event
 from time import monotonic_ns
 
-import structlog
-
 from pipeline.config.model import Parameters
+from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
-from pipeline.leftovers.settling import undo_effects
-from pipeline.records.processes import this_process
-from pipeline.records.record import BoundSockets, Record
-from pipeline.records.store import SessionRecord, create_record
-from pipeline.shell.logs import log_if_unexpected
+from pipeline.logs import log_if_unexpected
+from pipeline.records.store import SessionRecord
 from protocol import control as c
-from protocol.commit import DestinationCommit
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
-from protocol.errors import Cancelled, GuestError, MigrationError
+from protocol.errors import Cancelled, MigrationError
 from protocol.limits import PAGES_A_MESSAGE, REASON_CHARS
 from protocol.session import Stage
 from protocol.status import FINISHED, Status, StatusMachine
@@ -32,9 +27,8 @@ from protocol.uri import Uri
 class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
-    `make_guest` makes the guest that the source's hello describes; it is the caller's, who also
-    closes it. What that does to others it adds to the record. `error` is why it failed, None when
-    it did not. ConfigError from the constructor where `uri` cannot be listened at.
+    `make_guest` is for its custody. `error` is why it failed, None when it did not. ConfigError
+    from the constructor where `uri` cannot be listened at.
     """
 
     def __init__(
@@ -49,20 +43,13 @@ class Receiver:
         on_tick: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._parameters = parameters
-        self._make_guest = make_guest
         self._status = status
         self._autostart = autostart
         self._commit_timeout_s = commit_timeout_s
         self._run_state = "running"
         self.cancel = Event()
         self.engine = IncomingEngine(uri, self.cancel, on_tick)
-        self.guest: ArrivingGuest | None = None
-        self._record: SessionRecord | None = None
-        self._commit: DestinationCommit | None = None
-        self._was_ready = False
-        self.begun = False
-        """Whether the guest was asked to start, and is not known to be dead."""
-        self.runs_here = False
+        self.custody = Custody(make_guest)
         self.error: str | None = None
 
     def receive(self) -> None:
@@ -81,33 +68,18 @@ class Receiver:
             self._fail(error)
         finally:
             self.engine.close()
-            self._close_record()
+            self.custody.close(settled=self.engine.pump.settled)
 
     def _prepare(self) -> None:
-        pump = self.engine.pump
-        pump.wait(lambda: pump.hello is not None)
-        hello = pump.hello
+        engine, custody = self.engine, self.custody
+        engine.pump.wait(lambda: engine.pump.hello is not None)
+        hello = engine.pump.hello
         assert hello is not None
-        record = self._put_on_record(hello)
-        pump.aside(lambda: self._make(hello, record))
-        assert self.guest is not None
-        self.engine.prepare(hello, self.guest.blocks, self._parameters)
-
-    def _put_on_record(self, hello: c.Hello) -> SessionRecord:
-        session = self.engine.link.session_id.hex()
-        first = Record(
-            session=session,
-            role="destination",
-            name=hello.name,
-            owner=this_process(),
-            effects=(BoundSockets(self.engine.socket_paths(self._parameters)),),
-        )
-        self._record = create_record(first)
-        self._commit = DestinationCommit(self._record)
-        return self._record
-
-    def _make(self, hello: c.Hello, record: SessionRecord) -> None:
-        self.guest = self._make_guest(hello, record)
+        sockets = engine.socket_paths(self._parameters)
+        custody.open(hello.name, engine.link.session_id, sockets)
+        engine.pump.aside(lambda: custody.make(hello))
+        assert custody.guest is not None
+        engine.prepare(hello, custody.guest.blocks, self._parameters)
 
     def _take_memory(self) -> None:
         """Let frames land, and answer each question whether all is right, until devices come."""
@@ -141,44 +113,19 @@ class Receiver:
         for section in sections:
             if section.name == GLOBAL_STATE:
                 self._run_state = decode_global_state(section)
-        guest, state = self.guest, [s for s in sections if s.name != GLOBAL_STATE]
+        guest, state = self.custody.guest, [s for s in sections if s.name != GLOBAL_STATE]
         assert guest is not None
         pump.aside(lambda: guest.load_devices(state))
-        assert self._commit is not None
-        if not self._commit.get_ready():
-            raise MigrationError("the record of this session was closed")
-        self._was_ready = True
+        self.custody.ready()
         link.await_commit(self._commit_timeout_s)
         link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
 
     def _start(self) -> None:
         """Wait for the commit, then start: never without it, never twice."""
-        engine, commit = self.engine, self._commit
-        assert commit is not None
+        engine = self.engine
         engine.pump.wait(lambda: engine.pump.committed)
-        began = monotonic_ns()
-        if not commit.heard_commit():
-            raise MigrationError("the record of this session was closed")
-        self._begin()
-        try:
-            commit.started((monotonic_ns() - began) / 1e6, running=self.runs_here)
-        except MigrationError as error:
-            structlog.get_logger().warning(f"{error}; the guest runs here")
-        assert commit.answer is not None
-        engine.link.send(commit.answer)
-
-    def _begin(self) -> None:
-        """Start the guest; one that does not start is ended where it is ours, so that it
-        certainly does not run."""
-        assert self.guest is not None
-        self.begun = True
-        try:
-            run = self._autostart and self._run_state == "running"
-            self.runs_here = self.guest.begin(self.engine.link.session_id.hex(), run=run)
-        except GuestError:
-            self.guest.close()
-            self.begun = not self.guest.is_dead()
-            raise
+        run = self._autostart and self._run_state == "running"
+        engine.link.send(self.custody.begin(run=run))
 
     def _part(self) -> None:
         """Let the source hear that the guest runs, and answer it as long as it may ask; the
@@ -187,33 +134,14 @@ class Receiver:
         with suppress(MigrationError):
             pump.wait(lambda: pump.settled or monotonic_ns() > deadline)
 
-    def _refuse(self, reason: str) -> None:
-        """The guest was never asked to start, or is dead: keep that, and answer it."""
-        if self._commit is None or self.begun:
-            return
-        with suppress(MigrationError):  # it is true all the same
-            self._commit.refuse(reason)
-        if self.engine.link.session.stage is Stage.COMMITTED:
-            self.engine.link.send(c.NotStarted(reason=reason))
-
-    def _close_record(self) -> None:
-        """Undo what a guest that did not come has cost; forget the session, unless the source
-        may have to ask."""
-        if self._record is None:
-            return
-        if not self.begun:
-            with suppress(MigrationError):  # a disk that is full
-                undo_effects(self._record)
-        if self.engine.pump.settled or not self._was_ready:
-            self._record.remove()
-        self._record.close()
-
     def _fail(self, error: Exception) -> None:
         cancelled = isinstance(error, Cancelled)
         self.error = str(error) if cancelled else f"load of migration failed: {error}"
         reason = str(error)[:REASON_CHARS]
-        self._refuse(reason)
-        self.engine.link.end(c.Failed(reason=reason, cancelled=cancelled))
+        link = self.engine.link
+        if self.custody.refuse(reason) and link.session.stage is Stage.COMMITTED:
+            link.send(c.NotStarted(reason=reason))
+        link.end(c.Failed(reason=reason, cancelled=cancelled))
         if self._status.status not in FINISHED:
             end = Status.CANCELLED if cancelled else Status.FAILED
             self._status.change(self._status.status, end)

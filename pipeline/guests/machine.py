@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import assert_never
 
+from pipeline import uffd
 from pipeline.guests import devices, selfcheck, wire
 from pipeline.guests.memory import GuestMemory, anonymous_memory, named_memory
 from pipeline.guests.workload import Runner, lay_out
-from pipeline.tracking import uffd
 from protocol.devices import Section
 from protocol.errors import GuestError, MigrationError
 from protocol.limits import PAGE_BYTES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.leftovers.settling import close_destination, settle_source
+from pipeline.leftovers.settling import Unanswered, close_destination, settle_source
 from pipeline.records.processes import OWNER, Process
 from pipeline.records.record import Record
 from pipeline.records.store import SessionRecord, records, settling
@@ -47,7 +47,7 @@ def _clean(session: SessionRecord, said: list[str]) -> bool:
         words, done = str(error), False
     if words:
         said.append(f"{record.session} ({record.role}, {record.name}): {words}")
-    return done and not (record.role == "source" and record.step is Step.INTENT)
+    return done
 
 
 def settle(session: SessionRecord) -> str | None:
@@ -85,13 +85,14 @@ def clear_way(concerns: Callable[[Record], bool]) -> None:
                 continue
             if record.owner.is_alive:
                 raise GuestError(f"process {record.owner.pid} migrates it: {record.session}")
-            if record.step is Step.INTENT:
+            try:
+                settle(session)
+            except Unanswered:
                 raise GuestError(
                     f"the guest was given away in session {record.session}, and nobody knows"
                     f" whether it runs there: `pageferry resolve {record.session}` at the"
                     " destination, then here"
-                )
-            settle(session)
+                ) from None
 
 
 def check_alone(ours: Record) -> None:

@@ -17,11 +17,20 @@ DEATH_SECONDS = 3.0
 """A guest that its command started ends when the command is gone: some ms, on a busy machine."""
 
 
+class Unanswered(MigrationError):
+    """The guest was given away, and nobody knows whether it runs at the destination."""
+
+
 def settle_source(session: SessionRecord) -> str:
-    """Do what the step of a source's record allows; what that was, in a few words."""
+    """Do what the step of a source's record allows; what that was, in a few words.
+
+    Unanswered where that is nothing, until the destination's record is at hand.
+    """
     record = session.record
     if record.step is Step.INTENT:
-        return "nobody knows yet whether the guest runs at the destination: see `resolve --help`"
+        raise Unanswered(
+            "nobody knows yet whether the guest runs at the destination: see `resolve --help`"
+        )
     if record.step is Step.GIVEN:
         if record.socket is not None and record.guest is not None and record.guest.is_alive:
             ask_guest(record.guest, record.socket, wire.Leave())

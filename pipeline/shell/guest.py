@@ -10,7 +10,7 @@ from pipeline.guests import wire
 from pipeline.guests.host import GuestHost
 from pipeline.guests.machine import Machine
 from pipeline.guests.workload import Workload
-from pipeline.shell.signals import SIGNALS
+from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
 
 

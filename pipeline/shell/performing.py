@@ -10,7 +10,7 @@ from pipeline.progress import Observer
 from pipeline.records.store import make_state_folder
 from pipeline.result import Result, exit_code, write_out, write_result
 from pipeline.shell.folders import own_temporary_folder
-from pipeline.shell.signals import interrupted_once
+from pipeline.signals import interrupted_once
 from protocol.errors import ConfigError, MigrationError
 from protocol.status import Status
 
@@ -25,8 +25,8 @@ def perform(
     """Run `migration`, show and write its result; the exit code."""
     if json_path is not None and json_path != "-":
         _check_writable(Path(json_path))
+    from pipeline.logs import configure_logging
     from pipeline.shell.display import summary
-    from pipeline.shell.logs import configure_logging
 
     configure_logging(quiet=quiet)
     make_state_folder()

@@ -33,8 +33,8 @@ def guest(
         --set destination.socket=/tmp/g-in.sock
     """
     loaded = load_config(config, sets or [])
+    from pipeline.logs import configure_logging
     from pipeline.shell.guest import be_guest
-    from pipeline.shell.logs import configure_logging
 
     configure_logging(quiet=quiet)
     be_guest(loaded, socket, incoming=incoming)

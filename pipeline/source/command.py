@@ -13,7 +13,7 @@ from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer
 from pipeline.records.processes import maybe_process
 from pipeline.result import Result
-from pipeline.shell.signals import cancelled_by_signals
+from pipeline.signals import cancelled_by_signals
 from pipeline.source.outgoing import Outgoing
 from protocol.status import StatusMachine
 from protocol.uri import Uri

@@ -13,13 +13,13 @@ import structlog
 
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
-from pipeline.shell.logs import log_if_unexpected
+from pipeline.logs import log_if_unexpected
 from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
 from pipeline.source.rounds import FixedParts, Rounds, Verdict
 from pipeline.source.switch_over import SwitchOver
-from pipeline.tracking.choice import Tracking
+from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
 from protocol.errors import Cancelled, NotStartedThere

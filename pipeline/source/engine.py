@@ -20,7 +20,7 @@ from pipeline.source.dispatcher import SCAN_PAGES, Dispatcher
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
 from pipeline.source.statistics import SourceStatistics
-from pipeline.tracking.choice import Tracking
+from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.errors import GuestError, MigrationError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES

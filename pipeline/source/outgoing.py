@@ -11,8 +11,8 @@ from pipeline.result import Result
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
+from pipeline.source.tracking import start_tracking
 from pipeline.timeline import Timeline
-from pipeline.tracking.choice import start_tracking
 from protocol.errors import MigrationError, MigrationRefused
 from protocol.limits import PAGE_BYTES
 from protocol.status import FINISHED, Status, StatusMachine

@@ -9,7 +9,7 @@ import psutil
 from pipeline.config.model import Config, Parameters
 from pipeline.destination.receiver import Receiver
 from pipeline.source.coordinator import Coordinator
-from pipeline.tracking.choice import Tracking
+from pipeline.source.tracking import Tracking
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri, parse_uri
 from tests.faults.memories import ArrivingMemory, LeavingMemory

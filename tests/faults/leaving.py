@@ -12,8 +12,8 @@ from pipeline.source.command import make_guest
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.report import result_of
+from pipeline.source.tracking import start_tracking
 from pipeline.timeline import Timeline
-from pipeline.tracking.choice import start_tracking
 from protocol.status import StatusMachine
 from protocol.uri import Uri
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import uffd
 from pipeline.guests.base import Mapping
 from pipeline.source.coordinator import Coordinator
-from pipeline.tracking import uffd
 from tests.faults.ends import RunningReceiver
 from tests.faults.leaving import before_rounds, leave
 from tests.faults.memories import ArrivingMemory, LeavingMemory, random_words

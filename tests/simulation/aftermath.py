@@ -2,7 +2,7 @@
 
 from pipeline.leftovers.cleanup import settle
 from pipeline.leftovers.resolve import resolve
-from pipeline.leftovers.settling import close_destination
+from pipeline.leftovers.settling import Unanswered, close_destination
 from pipeline.records.store import SessionRecord
 from protocol.commit import Step
 from protocol.errors import MigrationError
@@ -51,7 +51,10 @@ class Operator:
     def _clean(self, role: Role) -> None:
         record = self._world.disk.find(role)
         if record is not None and not record.record.owner.is_alive:
-            words = settle(record)
+            try:
+                words = settle(record)
+            except Unanswered as error:
+                words = str(error)
             self._world.story.tell("cleanup", "cleanup at the {}: {}", role, words)
 
     def _resolve(self) -> None:

@@ -12,8 +12,8 @@ from pipeline.guests.process import GuestProcess
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
 from pipeline.records.store import SessionRecord
 from pipeline.source.coordinator import Coordinator
-from pipeline.tracking.choice import Tracking
-from pipeline.tracking.uffd import WrittenScan
+from pipeline.source.tracking import Tracking
+from pipeline.uffd import WrittenScan
 from protocol.control import Hello
 from protocol.status import INCOMING_TRANSITIONS, StatusMachine
 from protocol.uri import parse_uri
@@ -134,7 +134,7 @@ class DestinationCommand:
             commit_timeout_s=config.commit_timeout,
         )
         self.receiver.receive()
-        if self.receiver.runs_here and not self._settings.guests_live_on:
+        if self.receiver.custody.runs_here and not self._settings.guests_live_on:
             self.stays = True
             self.process.park(None)
 

@@ -25,8 +25,8 @@ from pipeline.destination import engine as destination_engine
 from pipeline.destination.pump import IncomingPump
 from pipeline.guests.conversation import close_all
 from pipeline.guests.process import GuestProcess
+from pipeline.logs import log_if_unexpected
 from pipeline.records import processes, store
-from pipeline.shell.logs import log_if_unexpected
 from pipeline.source.statistics import SourceStatistics
 from tests.simulation.clock import MS, SECOND, US
 from tests.simulation.guest import Machine

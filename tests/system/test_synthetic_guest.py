@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import uffd
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
 from pipeline.source.command import make_guest, migrate
-from pipeline.tracking import uffd
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import wait_until
 from tests.system.migrations import MIB, both_ends, listen, nobody, settings

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import uffd
 from pipeline.guests import wire
 from pipeline.guests.base import ArrivingGuest, SourceGuest
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
-from pipeline.tracking import uffd
 from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import GuestError

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from pipeline.guests.base import GuestBlock, Mapping, SourceGuest
-from pipeline.tracking.choice import start_tracking
+from pipeline.source.tracking import start_tracking
 from protocol.errors import ConfigError
 
 BLOCKS = [GuestBlock("ram", 100, -1), GuestBlock("rom", 7, -1)]
@@ -52,7 +52,7 @@ class Scan:
 
 @pytest.fixture(autouse=True)
 def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tracking.choice.WrittenScan", Scan)
+    monkeypatch.setattr("pipeline.source.tracking.WrittenScan", Scan)
 
 
 def guest(*mappings: Mapping) -> SourceGuest:

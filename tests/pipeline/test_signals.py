@@ -5,7 +5,7 @@ from threading import Event, Thread
 
 import pytest
 
-from pipeline.shell.signals import SIGNALS, cancelled_by_signals, interrupted_once
+from pipeline.signals import SIGNALS, cancelled_by_signals, interrupted_once
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.tracking import uffd
+from pipeline import uffd
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import open_files, python
 
@@ -20,7 +20,7 @@ needs_uffd = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 REGISTER = """
 import os, mmap
 import numpy as np
-from pipeline.tracking.uffd import register
+from pipeline.uffd import register
 memory = np.frombuffer(mmap.mmap(-1, 65536), np.uint8)
 fd = register(memory.ctypes.data, memory.nbytes)
 print(memory.ctypes.data, flush=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from pipeline.guests.base import SourceGuest
-from pipeline.tracking.uffd import WrittenScan
+from pipeline.uffd import WrittenScan
 from protocol.errors import ConfigError
 
 
