@@ -8,6 +8,8 @@ from protocol.errors import ConfigError, RemoteProtocolError
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/\[\]\s]*):(?P<port>[0-9]{1,5})")
 _PORT_OF = re.compile(r"tcp://.+:(?P<port>[0-9]{1,5})")
 _MAPPED_ADDRESS = re.compile(r"^tcp://\[::ffff:(?P<ipv4>[0-9.]+)\]:")
+DEFER = "defer"
+"""Not a place yet: an incoming end is told later where to wait."""
 UNIX_PATH_BYTES = 103
 """A socket's address has room for 107 bytes; the workers' have .0 to .254 behind the path."""
 

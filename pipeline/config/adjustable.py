@@ -45,6 +45,10 @@ class Adjustable:
         capabilities = _updated(self.config.capabilities, given)
         self.config = self.config.model_copy(update={"capabilities": capabilities})
 
+    def set_autostart(self, autostart: bool) -> None:
+        """Whether a guest that comes is let run."""
+        self.config = self.config.model_copy(update={"autostart": autostart})
+
     def _check_cache(self, size: int) -> None:
         try:
             cache_size(size)

@@ -132,9 +132,9 @@ class Capabilities(Section):
     xbzrle: Literal[False] = False
     auto_converge: Literal[False] = False
     zero_blocks: Literal[False] = False
-    events: Literal[True] = True
+    events: bool = True
     rdma_pin_all: Literal[False] = False
-    pause_before_switchover: Literal[False] = False
+    pause_before_switchover: bool = False
 
 
 class Security(Section):
@@ -203,12 +203,10 @@ NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "codec": ("auto",),
     "parameters.compress-threads": ("auto",),
     "parameters.decompress-threads": ("auto",),
-    "capabilities.events": (False,),
     "capabilities.xbzrle": (True,),
     "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),
     "capabilities.rdma-pin-all": (True,),
-    "capabilities.pause-before-switchover": (True,),
     "security.insecure": (True,),
 }
 """Values that have a meaning, but not in this version; any list of `disks` is one too."""

@@ -89,6 +89,12 @@ class Custody:
             self.begun = not self.guest.is_dead()
             raise
 
+    def announce(self) -> None:
+        """Let the network know of a guest that runs here; it runs all the same where that fails."""
+        if self.guest is not None and self.runs_here:
+            with suppress(GuestError):
+                self.guest.announce()
+
     def refuse(self, reason: str) -> bool:
         """Keep that the guest does not run here, if that is certain: it was never asked to start,
         or is dead. Whether it is."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from threading import Event
 from time import monotonic_ns
 
-from pipeline.config.model import Parameters
+from pipeline.config.model import Config
 from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
@@ -27,27 +27,25 @@ from protocol.uri import Uri
 class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
-    `make_guest` is for its custody. `error` is why it failed, None when it did not. ConfigError
-    from the constructor where `uri` cannot be listened at.
+    `config` is asked at each step: it may change before. `make_guest` is for the custody. `error`
+    is why it failed, None when it did not. ConfigError from the constructor where `uri` cannot be
+    listened at.
     """
 
     def __init__(
         self,
         uri: Uri,
-        parameters: Parameters,
+        config: Callable[[], Config],
         make_guest: Callable[[c.Hello, SessionRecord], ArrivingGuest],
         status: StatusMachine,
         *,
-        autostart: bool,
-        commit_timeout_s: float,
+        cancel: Event | None = None,
         on_tick: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._parameters = parameters
+        self._config = config
         self._status = status
-        self._autostart = autostart
-        self._commit_timeout_s = commit_timeout_s
         self._run_state = "running"
-        self.cancel = Event()
+        self.cancel = cancel or Event()
         self.engine = IncomingEngine(uri, self.cancel, on_tick)
         self.custody = Custody(make_guest)
         self.error: str | None = None
@@ -62,6 +60,7 @@ class Receiver:
             self._load()
             self._start()
             self._status.change(Status.ACTIVE, Status.COMPLETED)
+            self.custody.announce()
             self._part()
         except Exception as error:  # whatever it is, the other end has to hear of it
             log_if_unexpected(error)
@@ -75,11 +74,12 @@ class Receiver:
         engine.pump.wait(lambda: engine.pump.hello is not None)
         hello = engine.pump.hello
         assert hello is not None
-        sockets = engine.socket_paths(self._parameters)
+        parameters = self._config().parameters
+        sockets = engine.socket_paths(parameters)
         custody.open(hello.name, engine.link.session_id, sockets)
         engine.pump.aside(lambda: custody.make(hello))
         assert custody.guest is not None
-        engine.prepare(hello, custody.guest.blocks, self._parameters)
+        engine.prepare(hello, custody.guest.blocks, parameters)
 
     def _take_memory(self) -> None:
         """Let frames land, and answer each question whether all is right, until devices come."""
@@ -117,20 +117,26 @@ class Receiver:
         assert guest is not None
         pump.aside(lambda: guest.load_devices(state))
         self.custody.ready()
-        link.await_commit(self._commit_timeout_s)
+        link.await_commit(self._config().commit_timeout)
         link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))
 
     def _start(self) -> None:
         """Wait for the commit, then start: never without it, never twice."""
         engine = self.engine
         engine.pump.wait(lambda: engine.pump.committed)
-        run = self._autostart and self._run_state == "running"
+        run = self._config().autostart and self._run_state == "running"
         engine.link.send(self.custody.begin(run=run))
+
+    @property
+    def stopped_state(self) -> str:
+        """The run state of a guest that arrived and does not run."""
+        return "paused" if self._run_state == "running" else self._run_state
 
     def _part(self) -> None:
         """Let the source hear that the guest runs, and answer it as long as it may ask; the
         guest runs here, whatever comes of that."""
-        pump, deadline = self.engine.pump, monotonic_ns() + int(self._commit_timeout_s * 1e9)
+        patience_ns = int(self._config().commit_timeout * 1e9)
+        pump, deadline = self.engine.pump, monotonic_ns() + patience_ns
         with suppress(MigrationError):
             pump.wait(lambda: pump.settled or monotonic_ns() > deadline)
 

@@ -138,6 +138,14 @@ class ArrivingGuest(Protocol):
         """It has arrived for good, in `session`: let it run, or keep it paused. Whether it runs."""
         ...
 
+    def announce(self) -> None:
+        """It runs here now: tell the network, where it has one."""
+        ...
+
+    def run_state(self) -> str:
+        """Running or paused."""
+        ...
+
     def pause(self) -> None:
         """Let it stand still, once it is here, because its user wants it. Idempotent."""
         ...

@@ -126,6 +126,13 @@ class FileArrival:
         """Nothing runs in a file."""
         return False
 
+    def announce(self) -> None:
+        """Nothing runs that could be."""
+
+    def run_state(self) -> str:
+        """Nothing runs."""
+        return "paused"
+
     def pause(self) -> None:
         """GuestError: nothing runs here."""
         raise GuestError("nothing runs in a file")

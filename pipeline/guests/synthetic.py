@@ -72,6 +72,12 @@ class _Guest:
             self._close()
             raise GuestError(f"the guest {self._machine.who} {_STATES[self._described.state]}")
 
+    def run_state(self) -> str:
+        """Running or paused."""
+        described, fd = self._machine.talk.describe()
+        close_all([fd])
+        return described.state
+
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""
         return self._machine.is_dead
@@ -131,12 +137,6 @@ class SyntheticGuest(_Guest):
     def why_not_armed(self) -> str:
         """What the kernel said."""
         return self._refusal or ""
-
-    def run_state(self) -> str:
-        """Running or paused."""
-        described, fd = self._machine.talk.describe()
-        close_all([fd])
-        return described.state
 
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""
@@ -200,6 +200,9 @@ class SyntheticArrival(_Guest):
         """Let it go on, or accept it as it is."""
         self._machine.talk.ask(wire.Begin(session, run), wire.Done)
         return run
+
+    def announce(self) -> None:
+        """It has no network."""
 
     def close(self) -> None:
         """End the guest, or let go of one that lives on. Idempotent."""

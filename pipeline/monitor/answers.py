@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.destination.incoming import Incoming
 from pipeline.source.outgoing import Outgoing
 from protocol.status import Status
 
@@ -25,3 +26,25 @@ def migration_info(outgoing: Outgoing) -> Answer:
     else:
         answer |= {"expected-downtime": result.expected_downtime}
     return answer | {"ram": result.ram, "compression": result.compression}
+
+
+def arrival_info(incoming: Incoming) -> Answer:
+    """How the migration to here stands; where it is waited for, as long as nobody has come."""
+    status, receiver = incoming.status.status, incoming.receiver
+    if receiver is None:
+        return {}
+    answer: Answer = {"status": status}
+    if status is Status.SETUP:
+        answer["socket-address"] = [_address(receiver.engine.link.endpoint)]
+    if status in (Status.FAILED, Status.CANCELLED):
+        answer["error-desc"] = receiver.error
+    return answer
+
+
+def _address(endpoint: str) -> Answer:
+    """An endpoint as QEMU's SocketAddress."""
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "ipc":
+        return {"type": "unix", "path": place}
+    host, _, port = place.rpartition(":")
+    return {"type": "inet", "host": host.strip("[]"), "port": port}

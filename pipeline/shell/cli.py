@@ -18,7 +18,7 @@ from pipeline.shell import tools
 from pipeline.shell.options import ConfigPath, JsonPath, QmpPath, Quiet, Sets, UriOption
 from pipeline.shell.performing import complain, perform
 from protocol.errors import ConfigError, MigrationError
-from protocol.uri import Uri, parse_uri
+from protocol.uri import DEFER, Uri, parse_uri
 
 CLICK_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 """ClickException: newer releases of typer carry their own copy of click."""
@@ -78,6 +78,7 @@ def incoming(
         Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; may be left out.")
     ] = None,
     uri: UriOption = None,
+    qmp: QmpPath = None,
     stay: Annotated[
         float | None,
         typer.Option(
@@ -96,14 +97,17 @@ def incoming(
     \b
     pageferry incoming --uri tcp:0.0.0.0:4444
     pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
+    pageferry incoming --uri defer --qmp /tmp/ferry-in.qmp
     """
     loaded = load_config(config, sets or [], need_guest=False)
-    listen = _uri(uri, loaded)
+    if uri == DEFER and qmp is None:
+        raise ConfigError("--uri defer: expected --qmp PATH with it, to be told where to wait")
+    listen = None if uri == DEFER else _uri(uri, loaded)
     check_environment(loaded, source=False, destination=True)
-    from pipeline.destination.command import incoming as receive
+    from pipeline.monitor.destination import serve_destination
 
     return perform(
-        lambda observer: receive(loaded, listen, stay, observer),
+        lambda observer: serve_destination(loaded, listen, qmp, stay, observer),
         json_path,
         quiet=quiet,
         lives_on=loaded.destination.socket is not None,

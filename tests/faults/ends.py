@@ -6,7 +6,7 @@ from threading import Thread
 
 import psutil
 
-from pipeline.config.model import Config, Parameters
+from pipeline.config.model import Config
 from pipeline.destination.receiver import Receiver
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.tracking import Tracking
@@ -27,13 +27,13 @@ class RunningReceiver(Thread):
         super().__init__(daemon=True)
         self.guest = guest
         self.status = StatusMachine(INCOMING_TRANSITIONS)
+        parameters = {"decompress-threads": workers}
+        config = Config.model_validate(settings(parameters=parameters) | {"commit-timeout": END_S})
         self.receiver = Receiver(
             Uri("tcp", "127.0.0.1", 0),
-            Parameters.model_validate({"decompress-threads": workers}),
+            lambda: config,
             lambda *_: guest,
             self.status,
-            autostart=True,
-            commit_timeout_s=END_S,
         )
         self._endpoint = self.receiver.engine.link.endpoint
 

@@ -132,6 +132,14 @@ class ArrivingMemory:
         """Note it."""
         self.done.append("go on")
 
+    def announce(self) -> None:
+        """Note it."""
+        self.done.append("announce")
+
+    def run_state(self) -> str:
+        """What was done last."""
+        return "paused" if self.done[-1] == "pause" else "running"
+
     def is_dead(self) -> bool:
         """It has no process."""
         return False

@@ -50,7 +50,7 @@ def test_the_start_comes_after_everything_else(late: int) -> None:
         here.expect(c.Started)
         here.say(c.Settled())
         assert there.ended() is Status.COMPLETED
-        assert there.guest.done == ["load", "start"]
+        assert there.guest.done == ["load", "start", "announce"]
         assert there.guest.at_start is not None
         assert np.array_equal(there.guest.at_start, random_words(PAGES))
 

@@ -127,11 +127,9 @@ class DestinationCommand:
         config = self._settings.config()
         self.receiver = Receiver(
             URI,
-            config.parameters,
+            lambda: config,
             self._make_guest,
             self.status,
-            autostart=config.autostart,
-            commit_timeout_s=config.commit_timeout,
         )
         self.receiver.receive()
         if self.receiver.custody.runs_here and not self._settings.guests_live_on:

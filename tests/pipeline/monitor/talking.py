@@ -23,7 +23,11 @@ class Client:
     def __init__(self, path: Path, *, negotiate: bool = True) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._lines = self._socket.makefile("rb")
         self.events: list[dict[str, Any]] = []
         self.greeting = self.read()

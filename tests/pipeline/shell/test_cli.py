@@ -38,8 +38,15 @@ class Engine:
         """As pipeline.monitor.source's."""
         return self._answer(observer, "migrate", config, uri, qmp)
 
-    def incoming(self, config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
-        """As pipeline.destination.command's."""
+    def serve_destination(
+        self,
+        config: Config,
+        uri: Uri | None,
+        qmp: Path | None,
+        stay: float | None,
+        observer: Observer,
+    ) -> Result:
+        """As pipeline.monitor.destination's."""
         return self._answer(observer, "incoming", config, uri, stay)
 
     def run(self, config: Config, qmp: Path | None, observer: Observer) -> Result:
@@ -60,7 +67,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made = Engine()
     places = {
         "monitor.source": made.serve_source,
-        "destination.command": made.incoming,
+        "monitor.destination": made.serve_destination,
         "shell.local": made.run,
     }
     for name, function in places.items():

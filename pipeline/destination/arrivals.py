@@ -1,0 +1,94 @@
+"""Makes the guest that a source's hello describes, where the configuration wants it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from pipeline.config.environment import check_codec
+from pipeline.config.model import Config
+from pipeline.guests.base import ArrivingGuest
+from pipeline.guests.file import FileArrival
+from pipeline.guests.memory import make_file, remove_file
+from pipeline.guests.process import process_at
+from pipeline.guests.synthetic import SyntheticArrival
+from pipeline.leftovers.cleanup import clear_way
+from pipeline.records.store import SessionRecord
+from protocol.control import Hello
+from protocol.errors import GuestError, MigrationError, RemoteProtocolError
+from protocol.limits import PAGE_BYTES
+
+TABLE_BYTES_A_PAGE = 16
+"""Expected hash 8, newest read-back job 4, marks for written, wrong and a comparison."""
+
+
+def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGuest]:
+    """What makes it: given the hello, and the record for what that does to others."""
+    path, socket = config.destination.path, config.destination.socket
+
+    def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
+        check_codec(hello.codec)
+        if hello.kind == "synthetic" and socket is not None:
+            process = process_at(socket)
+            clear_way(lambda earlier: earlier.guest == process)
+            guest: ArrivingGuest = SyntheticArrival.attach(socket, hello.blocks)
+        else:
+            _check_room(hello, path)
+            if path is not None:
+                _make_place(path, record)
+            guest = _land(hello, path)
+        record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
+        return guest
+
+    return make
+
+
+def _make_place(path: Path, record: SessionRecord) -> None:
+    """See that there is a file, and that one that was made here is on record."""
+    place = str(path.absolute())
+    clear_way(lambda earlier: place in [getattr(one, "path", "") for one in earlier.effects])
+    made = make_file(path)
+    if made is None:
+        return
+    try:
+        record.add(made)
+    except MigrationError:
+        remove_file(made)
+        raise
+
+
+def _land(hello: Hello, path: Path | None) -> ArrivingGuest:
+    match hello.kind:
+        case "synthetic":
+            return SyntheticArrival.start(hello.blocks, path)
+        case "file":
+            return FileArrival(path, hello.blocks)
+    raise RemoteProtocolError(f"a guest of unknown kind {hello.kind!r}")
+
+
+def _check_room(hello: Hello, path: Path | None) -> None:
+    """GuestError for a guest that there is no room for: its memory, and the tables about it.
+
+    A guest that runs on here writes into its holes, too; of a file they stay holes.
+    """
+    pages = sum(block.pages for block in hello.blocks)
+    here = psutil.virtual_memory()
+    where = None if path is None else path.parent
+    room = here.total if where is None else _room(where, path, all_of_it=hello.kind == "file")
+    if pages * PAGE_BYTES > room:
+        raise GuestError(
+            f"the guest has {pages * PAGE_BYTES} bytes of memory,"
+            f" {where or 'this machine'} has room for {room}"
+        )
+    if pages * TABLE_BYTES_A_PAGE > here.available:
+        raise GuestError(f"no room for the tables about a guest of {pages} pages")
+
+
+def _room(where: Path, path: Path | None, *, all_of_it: bool) -> int:
+    """The bytes that fit into the file system of folder `where`; what `path` takes is free."""
+    usage = shutil.disk_usage(where)
+    if all_of_it:
+        return usage.total
+    taken = path.stat().st_blocks * 512 if path is not None and path.exists() else 0
+    return usage.free + taken

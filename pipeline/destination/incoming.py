@@ -1,0 +1,126 @@
+"""The arrival of one guest here: what may be set before it comes, and what it does afterwards."""
+
+from collections.abc import Callable
+from threading import Event
+from time import monotonic
+
+import structlog
+
+from pipeline.config.adjustable import Adjustable
+from pipeline.config.model import Config
+from pipeline.destination.arrivals import guest_maker
+from pipeline.destination.receiver import Receiver
+from pipeline.destination.report import progress_of, result_of
+from pipeline.guests.base import ArrivingGuest
+from pipeline.progress import Observer, every_so_often
+from pipeline.result import Result
+from pipeline.timeline import Timeline
+from protocol.errors import GuestError
+from protocol.status import FINISHED, INCOMING_TRANSITIONS, Status, StatusMachine
+from protocol.uri import Uri
+
+IDLE_SECONDS = 0.2
+
+
+class Incoming:
+    """Owned by the thread that calls `receive`; `close` ends the guest, where it is ours.
+
+    `watch` is called at every tick, `on_guest` when the guest is let run (True) or stopped;
+    `idle` waits for some seconds at most, and may do what is asked meanwhile.
+    """
+
+    def __init__(self, config: Config, observer: Observer) -> None:
+        self.settings = Adjustable(config, None)
+        self.status = StatusMachine(INCOMING_TRANSITIONS)
+        self.cancel = Event()
+        self.receiver: Receiver | None = None
+        self.watch: Callable[[], None] = lambda: None
+        self.idle: Callable[[float], object] = self.cancel.wait
+        self.on_guest: Callable[[bool], None] = lambda _: None
+        self._observer = observer
+        self._timeline = Timeline(self.status)
+        self._show = every_so_often(self._tell)
+        self.status.notify(lambda _: self._tell())
+
+    def listen(self, uri: Uri) -> None:
+        """Wait for a source at `uri`; ConfigError where that cannot be, and another one may do."""
+        self.status.change(Status.NONE, Status.SETUP)
+        self.receiver = Receiver(
+            uri,
+            lambda: self.settings.config,
+            guest_maker(self.settings.config),
+            self.status,
+            cancel=self.cancel,
+            on_tick=self._tick,
+        )
+        structlog.get_logger().info("listening", socket_address=self.receiver.engine.link.endpoint)
+
+    def receive(self, stay: float | None) -> Result:
+        """Take the guest in, and keep it for `stay` seconds; None: until it has checked itself."""
+        assert self.receiver is not None, "somebody listens"
+        self.receiver.receive()
+        if self.receiver.custody.runs_here:
+            self.on_guest(True)
+        result = result_of(self.receiver, self.status, self._timeline)
+        guest = self.guest
+        return result if guest is None else self._keep(guest, result, stay)
+
+    @property
+    def guest(self) -> ArrivingGuest | None:
+        """The guest, once it has arrived as one that can run."""
+        if self.receiver is None or self.status.status is not Status.COMPLETED:
+            return None
+        guest = self.receiver.custody.guest
+        return None if guest is None or guest.process is None else guest
+
+    def _keep(self, guest: ArrivingGuest, result: Result, stay: float | None) -> Result:
+        """Let it be, and check it: at once, and again when `stay` is over."""
+        try:
+            wrong = guest.self_check()
+            if stay is not None and wrong is None:
+                structlog.get_logger().info(f"the guest is here, for {stay:g} s more")
+                self._stay(stay)
+                wrong = guest.self_check()
+            result.guest_gap = guest.statistics().gap_ms
+        except GuestError as error:
+            wrong = str(error)
+            result.guest_alive = "none" if guest.is_dead() else "unknown"
+        result.self_check = wrong or "clean"
+        return result
+
+    def _stay(self, seconds: float) -> None:
+        deadline = monotonic() + seconds
+        while not self.cancel.is_set() and (left_s := deadline - monotonic()) > 0:
+            self.idle(min(left_s, IDLE_SECONDS))
+
+    def run_state(self) -> str:
+        """What the guest does, in QEMU's words."""
+        if self.guest is None:
+            return "postmigrate" if self.status.status in FINISHED else "inmigrate"
+        assert self.receiver is not None
+        runs = self.guest.run_state() == "running"
+        return "running" if runs else self.receiver.stopped_state
+
+    def let_run(self, runs: bool) -> None:
+        """Let the guest run, or stop it; before it has come: whether it is to run then."""
+        if self.guest is None:
+            self.settings.set_autostart(runs)
+            return
+        if runs:
+            self.guest.go_on()
+        else:
+            self.guest.pause()
+        self.on_guest(runs)
+
+    def _tick(self, now_ns: int) -> None:
+        self.watch()
+        self._show(now_ns)
+
+    def _tell(self) -> None:
+        if self.receiver is not None:
+            self._observer(progress_of(self.receiver, self.status, self._timeline))
+
+    def close(self) -> None:
+        """End a guest that is ours; one that lives on its own stays."""
+        if self.receiver is not None and self.receiver.custody.guest is not None:
+            self.receiver.custody.guest.close()

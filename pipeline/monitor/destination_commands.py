@@ -1,0 +1,77 @@
+"""The commands of a destination: it waits where it is told to, and starts what came as told."""
+
+from collections.abc import Callable
+
+from pipeline.destination.incoming import Incoming
+from pipeline.monitor import arguments
+from pipeline.monitor.answers import arrival_info
+from pipeline.monitor.commands import Commands
+from pipeline.monitor.common import SettingCommands
+from protocol.errors import ConfigError, MigrationRefused
+from protocol.qmp import QmpError
+from protocol.status import FINISHED, Status
+from protocol.uri import DEFER, Uri, parse_uri
+
+
+class DestinationCommands:
+    """What is asked of `incoming`; `on_uri` is called for every URI that is taken, good or bad.
+
+    Belongs, as all commands do, to the thread that owns the migration.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        incoming: Incoming,
+        *,
+        deferred: bool,
+        on_uri: Callable[[], None],
+    ) -> None:
+        self._on_uri = on_uri
+        self._incoming = incoming
+        self._deferred = deferred
+        SettingCommands(commands, incoming.settings, self._check_idle)
+        commands.add_with("migrate", arguments.Migrate, self._migrate)
+        commands.add_with("migrate-incoming", arguments.MigrateIncoming, self._wait_at)
+        commands.add_with("migrate-continue", arguments.MigrateContinue, self._go_on)
+        commands.add("migrate_cancel", lambda: None)
+        commands.add("query-migrate", lambda: arrival_info(incoming))
+        commands.add("query-status", self._status)
+        commands.add("stop", lambda: incoming.let_run(False))
+        commands.add("cont", lambda: incoming.let_run(True))
+        commands.add("quit", incoming.cancel.set)
+
+    def _check_idle(self) -> None:
+        if self._incoming.status.status is Status.ACTIVE:
+            raise MigrationRefused("There's a migration process in progress")
+
+    def _migrate(self, _: arguments.Migrate) -> None:
+        if self._incoming.status.status not in FINISHED:
+            raise QmpError("Guest is waiting for an incoming migration")
+        raise QmpError("a destination does not send: `pageferry migrate` does")
+
+    def _wait_at(self, given: arguments.MigrateIncoming) -> None:
+        if not self._deferred:
+            raise QmpError("For use with '-incoming defer'")
+        if self._incoming.receiver is not None:
+            raise QmpError("The incoming migration has already been started")
+        if given.uri == DEFER:
+            raise QmpError("Incoming migration already deferred")
+        try:
+            uri = parse_uri(given.uri)
+        except ConfigError:
+            self._on_uri()
+            raise QmpError(f"unknown migration protocol: {given.uri}") from None
+        self.take(uri)
+
+    def take(self, uri: Uri) -> None:
+        """Wait at `uri`; ConfigError where that cannot be, and another one may be tried."""
+        self._on_uri()
+        self._incoming.listen(uri)
+
+    def _go_on(self, given: arguments.MigrateContinue) -> None:
+        raise QmpError(f"the migration is {self._incoming.status.status}, not {given.state}")
+
+    def _status(self) -> object:
+        state = self._incoming.run_state()
+        return {"status": state, "running": state == "running", "singlestep": False}

@@ -1,0 +1,324 @@
+"""Migrations that are driven over QMP: by our own client, and by one that is not ours."""
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp.events import EventListener
+
+from tests.pipeline.guests.helpers import wait_until
+from tests.pipeline.monitor.talking import Client
+from tests.system.migrations import END_S, SYNTHETIC, Command, settings
+
+SLOW = "4MiB"
+BIG = SYNTHETIC | {"memory": "64MiB"}
+
+
+@dataclass
+class Ends:
+    """Two commands that are driven: a source with a guest, a destination that waits for a URI."""
+
+    here: Command
+    there: Command
+    folder: Path
+
+    @property
+    def source(self) -> Path:
+        """The source's QMP socket."""
+        return self.folder / "source.qmp"
+
+    @property
+    def destination(self) -> Path:
+        """The destination's QMP socket."""
+        return self.folder / "destination.qmp"
+
+    @property
+    def uri(self) -> str:
+        """Where the destination may wait."""
+        return f"unix:{self.folder}/control"
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody can be reached there by now."""
+    try:
+        Client(path).__exit__()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def driven(folder: Path, **keys: object) -> Iterator[Ends]:
+    """`migrate --wait` and `incoming --uri defer`, both listening."""
+    config = settings(BIG, **keys)
+    source, destination = folder / "source.qmp", folder / "destination.qmp"
+    with (
+        Command(folder, "migrate", "--qmp", str(source), "--wait", config=config) as here,
+        Command(folder, "incoming", "--uri", "defer", "--qmp", str(destination)) as there,
+    ):
+        for path in (source, destination):
+            wait_until(partial(listens, path), END_S)
+        yield Ends(here, there, folder)
+        for command, path in ((here, source), (there, destination)):
+            if command.process.poll() is None and listens(path):
+                with Client(path) as last:
+                    last.say(b'{"execute": "quit"}\n')
+                    assert last.has_ended()
+            command.code()
+
+
+def test_a_migration_is_driven_from_beginning_to_end(folder: Path) -> None:
+    """A command that does nothing, or another thing than it says."""
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        assert there.ask("query-status")["status"] == "inmigrate"
+        assert there.ask("query-migrate") == here.ask("query-migrate") == {}
+        assert "waiting for an incoming" in there.error("migrate", uri="tcp:127.0.0.1:1")
+        assert "unknown migration protocol: no" in there.error("migrate-incoming", uri="no:where")
+        assert there.wait_for("MIGRATION")["data"] == {"status": "setup"}
+        there.ask("migrate-set-parameters", decompress_threads=3)
+        there.ask("migrate-incoming", uri=ends.uri)
+        assert there.wait_for("MIGRATION")["data"] == {"status": "setup"}
+        assert there.ask("query-migrate")["socket-address"][0]["type"] == "unix"
+        assert "already been started" in there.error("migrate-incoming", uri=ends.uri)
+        here.ask("migrate_set_speed", value=4 << 20)
+        here.ask("migrate", uri=ends.uri)
+        assert "There's a migration process" in here.error("migrate", uri=ends.uri)
+        for status in ("setup", "active"):
+            assert here.wait_for("MIGRATION")["data"] == {"status": status}
+        assert here.wait_for("MIGRATION_PASS")["data"] == {"pass": 1}
+        assert "There's a migration process" in here.error(
+            "migrate-set-capabilities", capabilities=[{"capability": "compress", "state": False}]
+        )
+        told = here.ask("query-migrate")
+        assert told["status"] == "active"
+        assert told["ram"]["remaining"] > 0
+        here.ask("migrate_set_speed", value=0)
+        here.ask("migrate_set_downtime", value=2.5)
+        assert here.ask("query-migrate-parameters")["downtime-limit"] == 2500
+        here.wait_for("STOP")
+        for status in ("device", "completed"):
+            assert here.wait_for("MIGRATION")["data"] == {"status": status}
+        there.wait_for("MIGRATION", status="completed")
+        there.wait_for("RESUME")
+        assert here.ask("query-status") == {
+            "status": "postmigrate", "running": False, "singlestep": False
+        }  # fmt: skip
+        assert here.ask("query-migrate")["ram"]["remaining"] == 0
+        assert "was given away" in here.error("migrate", uri=ends.uri)
+        here.ask("quit")
+        assert here.wait_for("SHUTDOWN")
+        assert (ends.here.code(), ends.there.code()) == (0, 0)
+        assert (ends.here.result().verified, ends.there.result().self_check) == (True, "clean")
+
+
+def test_a_failed_migration_may_be_tried_again(folder: Path) -> None:
+    """A source that has to be started anew, and its guest with it, after a typing error."""
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        assert "valid migration protocol" in here.error("migrate", uri="tcp")
+        assert here.ask("query-migrate")["status"] == "failed"
+        here.ask("migrate", uri="tcp:127.0.0.1:1")
+        here.ask("migrate_cancel")
+        here.wait_for("MIGRATION", status="cancelled")
+        assert here.ask("query-migrate") == {"status": "cancelled", "error-desc": "cancelled"}
+        assert here.ask("query-status")["running"]
+        assert here.ask("migrate_cancel") == {}
+        there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="completed")
+        here.ask("quit")
+        assert (ends.here.code(), ends.there.code()) == (0, 0)
+
+
+def test_it_waits_before_the_switch_over_where_it_is_asked_to(folder: Path) -> None:
+    """A guest that is given away before somebody has said so; a cancel that comes too late."""
+    pause = [{"capability": "pause-before-switchover", "state": True}]
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate-set-capabilities", capabilities=pause)
+        assert "migration is none" in here.error("migrate-continue", state="pre-switchover")
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="pre-switchover")
+        assert here.ask("query-status")["status"] == "finish-migrate"
+        assert "leaving" in here.error("cont")
+        time.sleep(0.3)
+        assert here.ask("query-migrate")["status"] == "pre-switchover"
+        assert "not device" in here.error("migrate-continue", state="device")
+        here.ask("migrate-continue", state="pre-switchover")
+        here.wait_for("MIGRATION", status="completed")
+        here.ask("quit")
+        parts = ends.here.result().downtime_parts
+        assert parts is not None
+        assert (parts.pause or 0) >= 300
+        assert ends.there.code() == 0
+
+
+@pytest.mark.parametrize("status", ["setup", "active", "pre-switchover"])
+def test_it_is_cancelled_in_each_status(folder: Path, status: str) -> None:
+    """A cancel that is not heard while something else is waited for."""
+    pause = [{"capability": "pause-before-switchover", "state": True}]
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        if status != "setup":
+            there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate-set-capabilities", capabilities=pause)
+        here.ask("migrate_set_speed", value=1 if status == "active" else 0)
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status=status)
+        began = time.monotonic()
+        here.ask("migrate_cancel")
+        here.wait_for("MIGRATION", status="cancelled")
+        assert time.monotonic() - began < 1
+        assert here.ask("query-status")["running"]
+        here.ask("quit")
+        if status == "setup":
+            there.ask("quit")
+        assert (ends.here.code(), ends.there.code()) == (130, 130)
+
+
+def test_a_guest_that_was_paused_arrives_paused(folder: Path) -> None:
+    """A guest that somebody has stopped for a reason, and a migration lets run."""
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        here.ask("stop")
+        assert here.wait_for("STOP")
+        assert here.ask("query-status")["status"] == "paused"
+        there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="completed")
+        there.wait_for("MIGRATION", status="completed")
+        here.ask("quit")
+        result = ends.there.result()
+        assert (result.status, result.self_check) == ("completed", "clean")
+        assert not [event for event in there.events if event["event"] == "RESUME"]
+
+
+def test_what_is_refused_changes_nothing(folder: Path) -> None:
+    """A set of parameters of which the first has taken effect when the second is refused."""
+    with driven(folder) as ends, Client(ends.source) as here:
+        before = here.ask("query-migrate-parameters")
+        for given, words in [
+            ({"compress_threads": 3, "compress_level": 10},
+             "Parameter 'compress_level' expects a value between 0 and 9"),
+            ({"compress_threads": 0}, "'compress_threads' expects a value between 1 and 255"),
+            ({"decompress_threads": 256}, "'decompress_threads' expects a value between 1 and"),
+        ]:  # fmt: skip
+            assert words in here.error("migrate-set-parameters", **given)
+        for size, words in [
+            (2**62, "Parameter 'cache size' expects exceeds guest ram size"),
+            (1, "Parameter 'cache size' expects is smaller than page size"),
+            (2**64, "Parameter 'cache size' expects exceeding address space"),
+        ]:
+            assert here.error("migrate-set-cache-size", value=size) == words
+        assert "For use with '-incoming defer'" in here.error("migrate-incoming", uri=ends.uri)
+        assert here.ask("query-migrate-parameters") == before
+        here.ask("migrate-set-cache-size", value=5 << 20)
+        assert here.ask("query-migrate-cache-size") == 4 << 20
+        here.ask("migrate_set_speed", value=-5)
+        assert here.ask("query-migrate-parameters")["max-bandwidth"] == 0
+
+
+async def drive(ends: Ends) -> list[str]:
+    """A whole migration by the library `qemu.qmp`; the statuses that its events told."""
+    here, there = QMPClient("source"), QMPClient("destination")
+    await here.connect(str(ends.source))
+    await there.connect(str(ends.destination))
+    statuses: list[str] = []
+    listener = EventListener("MIGRATION")
+    with here.listen(listener):
+        capabilities = [{"capability": "pause-before-switchover", "state": True}]
+        await here.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        await here.execute("migrate-set-parameters", {"compress-level": 2})
+        with pytest.raises(ExecuteError, match="between 0 and 9"):
+            await here.execute("migrate-set-parameters", {"compress-level": 11})
+        await there.execute("migrate-incoming", {"uri": ends.uri})
+        await here.execute("migrate_set_speed", {"value": 4 << 20})
+        await here.execute("migrate", {"uri": ends.uri})
+        while True:
+            event = await asyncio.wait_for(listener.get(), 20)
+            statuses.append(cast(dict[str, str], event["data"])["status"])
+            match statuses[-1]:
+                case "active":
+                    await here.execute("migrate_set_downtime", {"value": 1.5})
+                    await here.execute("migrate_set_speed", {"value": 0})
+                case "pre-switchover":
+                    await here.execute("migrate-continue", {"state": "pre-switchover"})
+                case "completed":
+                    break
+    await here.execute("quit")
+    for client in (here, there):
+        await client.disconnect()
+    return statuses
+
+
+def test_a_client_that_is_not_ours_drives_it(folder: Path) -> None:
+    """QMP that only we understand."""
+    with driven(folder) as ends:
+        statuses = asyncio.run(drive(ends))
+        assert statuses == ["setup", "active", "pre-switchover", "device", "completed"]
+        assert (ends.here.code(), ends.there.code()) == (0, 0)
+
+
+class Shell:
+    """The interactive `qmp-shell` at a terminal of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._terminal, other = pty.openpty()
+        program = str(Path(sys.executable).with_name("qmp-shell"))
+        self._process = subprocess.Popen(
+            [program, str(path)], stdin=other, stdout=other, stderr=other, process_group=0,
+            env={**os.environ, "HOME": str(path.parent), "TERM": "dumb"},
+        )  # fmt: skip
+        os.close(other)
+        self.shown = ""
+        self.read_to("(QEMU) ")
+
+    def read_to(self, words: str) -> str:
+        """What it shows, up to `words`."""
+        shown = ""
+        while words not in shown:
+            shown += os.read(self._terminal, 4096).decode()
+        self.shown += shown
+        return shown
+
+    def type(self, line: str) -> str:
+        """Type a line; what it shows up to the next prompt."""
+        os.write(self._terminal, line.encode() + b"\n")
+        return self.read_to("(QEMU) ")
+
+    def close(self) -> None:
+        """Leave it."""
+        self._process.terminate()
+        self._process.wait(5)
+        os.close(self._terminal)
+
+
+def test_the_interactive_shell_drives_it(folder: Path) -> None:
+    """A person who cannot do what the library does."""
+    with driven(folder) as ends, Client(ends.destination) as there:
+        there.ask("migrate-incoming", uri=ends.uri)
+        shell = Shell(ends.source)
+        try:
+            assert '"running": true' in shell.type("query-status")
+            assert "migrate-continue" in shell.type("query-commands")
+            shell.type("migrate_set_speed value=4194304")
+            shell.type(f"migrate uri={ends.uri}")
+            wait_until(lambda: '"status": "active"' in shell.type("query-migrate"))
+            shell.type("migrate-set-parameters max-bandwidth=0 downtime-limit=900")
+            there.wait_for("MIGRATION", status="completed")
+            wait_until(lambda: '"status": "completed"' in shell.type("query-migrate"))
+        finally:
+            shell.close()
+        for path in folder.glob(".qmp-shell*"):
+            path.unlink()
+        with Client(ends.source) as here:
+            here.ask("quit")
+        assert (ends.here.code(), ends.there.code()) == (0, 0)
