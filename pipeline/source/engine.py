@@ -17,9 +17,10 @@ from pipeline.control_link import ControlLink
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.source.dirty import DirtyMap
-from pipeline.source.dispatcher import SCAN_PAGES, Dispatcher
+from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
+from pipeline.source.scans import SCAN_PAGES
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
 from protocol import control as c
@@ -188,8 +189,8 @@ class SourceEngine:
         """
         self.pump.wait(lambda: self.dispatcher.all_sent)
         self.pump.on_found = found
-        self.dispatcher.scan(self.block_pages, every)
-        self.pump.wait(lambda: self.dispatcher.all_scanned)
+        self.dispatcher.scans.plan(self.block_pages, every)
+        self.pump.wait(lambda: self.dispatcher.scans.all_done)
 
     def sample_hashing(self) -> None:
         """Find out what a pass over all hashes would take now, from a few ranges."""
