@@ -26,7 +26,7 @@ from protocol.errors import GuestError, MigrationError, RemoteProtocolError
 from protocol.limits import PAGE_BYTES
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 TABLE_BYTES_A_PAGE = 16
 """Expected hash 8, newest read-back job 4, marks for written, wrong and a comparison."""

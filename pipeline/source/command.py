@@ -20,7 +20,7 @@ from pipeline.source.tracking import start_tracking
 from pipeline.timeline import Timeline
 from protocol.status import StatusMachine
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 
 def make_guest(config: Config) -> SourceGuest:
