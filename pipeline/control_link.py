@@ -88,11 +88,6 @@ class ControlLink:
         """When the peer was heard last, in monotonic ns."""
         return self._liveness.heard_ns
 
-    @property
-    def all_acknowledged(self) -> bool:
-        """Whether the peer has heard everything."""
-        return self._channel is None or self._channel.first_unacknowledged is None
-
     def send(self, message: AnyMessage) -> None:
         """Say `message`; LocalProtocolError where the session forbids it."""
         assert self._channel is not None, "nobody to talk to yet"

@@ -16,7 +16,7 @@ from unittest import mock
 
 import psutil
 
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 PATIENCE_S = 5.0
 """Workers whose command was killed end by themselves, and so does a guest."""

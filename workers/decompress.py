@@ -15,7 +15,8 @@ import zmq
 
 from protocol.digest import page_seed
 from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
-from protocol.frames import Batch, FrameLimits, decode_batch, decode_hello, maybe_seq
+from protocol.frame_opening import decode_batch, decode_hello, maybe_seq
+from protocol.frames import Batch, FrameLimits
 from protocol.limits import PAGE_BYTES
 from protocol.uri import plain_endpoint
 from workers.codecs import decompress

@@ -1,19 +1,10 @@
-"""A pool: worker processes from a fork server, one socket to talk to them, one way to end.
+"""A pool: worker processes from a fork server, one socket to talk to them, one way to end."""
 
-The fork server has the workers' imports done and no ZeroMQ context: a context never
-crosses a fork. Ten workers are up in 0.27 s that way, 0.91 s when spawned.
-"""
-
-import multiprocessing
 import select
-import signal
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
-from multiprocessing.context import ForkServerContext
-from multiprocessing.forkserver import ensure_running
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +13,7 @@ import zmq
 
 from protocol import errors
 from protocol.errors import WorkerError
+from workers.fork_server import fork_server, wake_fork_server
 from workers.link import PoolAddress, remove_socket
 from workers.messages import (
     Broken,
@@ -34,7 +26,7 @@ from workers.messages import (
     decode_from_worker,
     encode,
 )
-from workers.process import WorkerProcess, wake_fork_server
+from workers.process import WorkerProcess
 from workers.watch import SILENCE_NS, Watch
 
 STOP_SECONDS = 1.0
@@ -44,7 +36,6 @@ LAST_WORD_MS = 500
 that was killed is not waited for."""
 REPLACEMENTS = 8
 """Workers that may be lost in one migration; what kills more of them is no accident."""
-_PRELOAD = ["workers.compress", "workers.decompress", "zstandard", "lz4.block"]
 
 Settings = TypeVar("Settings")
 Heard = tuple[int, FromWorker]
@@ -59,36 +50,6 @@ class Loss(NamedTuple):
     def while_at(self, task: str) -> "Loss":
         """The same, and what the worker was doing."""
         return self._replace(reason=f"{self.reason}, {task}")
-
-
-def _context() -> ForkServerContext:
-    forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(_PRELOAD)
-    return forkserver
-
-
-def warm_up() -> None:
-    """Start the fork server; it does its imports while the caller goes on.
-
-    A signal for the whole process group is a cancel, and the command's to hear. WorkerError
-    where it cannot be started.
-    """
-    _context()
-    try:
-        resource_tracker.ensure_running()  # it would unblock the signals again
-        with _signals_blocked():
-            ensure_running()
-    except OSError as error:
-        raise WorkerError(f"the fork server did not start: {error}") from None
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Pool:
@@ -134,11 +95,11 @@ class Pool:
 
         `tick` is called all the while, so that the peer hears from this end.
         """
-        forkserver = _context()
+        context = fork_server()
 
         def launch(worker: int, tick: Callable[[], None]) -> WorkerProcess:
             made = settings(PoolAddress(self._folder, worker))
-            return WorkerProcess(forkserver, f"{self._stage} worker {worker}", body, made, tick)
+            return WorkerProcess(context, f"{self._stage} worker {worker}", body, made, tick)
 
         self._launch = launch
         for _ in range(count):

@@ -9,13 +9,13 @@ import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from threading import Thread
 from time import monotonic
 from typing import Any
 
 from protocol.errors import WorkerError
+from workers.fork_server import wake_fork_server
 
 FORK_SECONDS = 10.0
 """For the fork server, which imports what the workers need first: 0.3 s on an idle machine."""
@@ -106,11 +106,3 @@ class WorkerProcess:
         self._process.join(REAP_SECONDS)
         with suppress(ValueError):  # the fork server did not tell that it has ended
             self._process.close()
-
-
-def wake_fork_server() -> None:
-    """Let a fork server that was stopped go on, so that it sees that its command ends."""
-    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)

@@ -6,7 +6,7 @@ from pipeline.progress import Observer
 from pipeline.result import Result
 from pipeline.signals import cancelled_by_signals
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 
 def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:

@@ -17,7 +17,7 @@ from pipeline.signals import cancelled_by_signals
 from pipeline.source.outgoing import Outgoing
 from protocol.status import StatusMachine
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 
 def make_guest(config: Config) -> SourceGuest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.source.dirty import Planned
+from pipeline.source.scans import Scans
 from protocol.errors import RemoteProtocolError
 from workers.messages import ScanJob, Scanned, SendJob, Sent, Unsent
 from workers.pages import Pages
@@ -19,9 +20,6 @@ from workers.pool import Pool
 
 CREDIT = 3
 """Jobs that a worker may hold, so that it has the next one at hand while one is asked for."""
-
-SCAN_PAGES = 2048
-"""Pages in a scan job: 8 MiB take about 2 ms, long against the message, short in a round."""
 
 REDOS = 3
 """How often one seq is given out anew, before the migration fails."""
@@ -51,8 +49,7 @@ class Dispatcher:
     def __init__(self, pool: Pool, on_redo: Callable[[int, Pages], None]) -> None:
         self._pool = pool
         self._on_redo = on_redo
-        self._lanes = 0
-        self._window = 0
+        self._lanes = self._window = 0
         self._credit: deque[int] = deque()
         self._planned: deque[Iterator[Planned]] = deque()
         self._next_batch: Planned | None = None
@@ -60,9 +57,7 @@ class Dispatcher:
         self._redo: deque[int] = deque()
         self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
         """(seq, attempt) of a job → the worker that has it, and its pages."""
-        self._scans: deque[ScanJob] = deque()
-        self._scanning: dict[int, tuple[int, ScanJob]] = {}
-        self._jobs = 0
+        self.scans = Scans()
         self.round_no = 0
         self.settled = False
         self.last_seq = 0
@@ -93,17 +88,6 @@ class Dispatcher:
         if self._next_batch is None:
             self._take_next()
 
-    def scan(self, block_pages: tuple[int, ...], every: int = 1) -> None:
-        """Compare all pages of all blocks with the hash table; or every so many-th range."""
-        ranges = [
-            (block, first, min(SCAN_PAGES, pages - first))
-            for block, pages in enumerate(block_pages)
-            for first in range(0, pages, SCAN_PAGES)
-        ]
-        for block, first, count in ranges[::every]:
-            self._jobs += 1
-            self._scans.append(ScanJob(self._jobs, block, first, count))
-
     def feed(self) -> None:
         """Give out what credit and window allow: what is redone, then batches, then scans."""
         while self._credit:
@@ -112,8 +96,9 @@ class Dispatcher:
             elif self._next_batch is not None and self.last_seq - self.applied < self._window:
                 self._give_new(self._next_batch)
                 self._take_next()
-            elif self._scans:
-                self._give_scan(self._scans.popleft())
+            elif self.scans.are_waiting:
+                worker = self._credit.popleft()
+                self._pool.send(worker, self.scans.give(worker))
             else:
                 return
 
@@ -153,11 +138,6 @@ class Dispatcher:
         )
         self._pool.send(out.worker, job)
 
-    def _give_scan(self, job: ScanJob) -> None:
-        worker = self._credit.popleft()
-        self._scanning[job.job] = (worker, job)
-        self._pool.send(worker, job)
-
     def heard_sent(self, worker: int, message: Sent) -> int:
         """A worker's frame is out: it has credit again. The pages of the batch."""
         self._credit.append(worker)
@@ -178,8 +158,7 @@ class Dispatcher:
     def heard_scanned(self, worker: int, message: Scanned) -> tuple[ScanJob, Pages]:
         """A scan is done: the job and the pages that differ."""
         self._credit.append(worker)
-        _, job = self._scanning.pop(message.job)
-        return job, np.frombuffer(message.pages, np.uint32)
+        return self.scans.heard(message.job), np.frombuffer(message.pages, np.uint32)
 
     def heard_applied(self, seq: int) -> int:
         """Everything up to `seq` is in the destination's memory; the pages that this adds.
@@ -221,19 +200,16 @@ class Dispatcher:
     def task_of(self, worker: int) -> str:
         """What a worker is doing, in words: it does its jobs in their order."""
         frames = [seq for (seq, _), (at, _) in self._in_hand.items() if at == worker]
-        scans = [job for at, job in self._scanning.values() if at == worker]
+        scans = self.scans.held_by(worker)[:1]
         tasks = [f"frame {seq} of round {self.round_no}" for seq in frames[:1]]
-        tasks += [f"the scan of block {job.block} from page {job.first} on" for job in scans[:1]]
+        tasks += [f"the scan of block {job.block} from page {job.first} on" for job in scans]
         return f"with {' and '.join(tasks) or 'nothing'} in hand"
 
     def lose_worker(self, worker: int, why: str) -> None:
         """A worker is dead: what it had in hand, or sent and was not applied, is lost."""
         self._credit = deque(one for one in self._credit if one != worker)
         self._in_hand = {job: at for job, at in self._in_hand.items() if at[0] != worker}
-        for number, (at, job) in list(self._scanning.items()):
-            if at == worker:
-                del self._scanning[number]
-                self._scans.appendleft(job)
+        self.scans.lose_worker(worker)
         for seq in [seq for seq, out in self._out.items() if out.worker == worker]:
             self.redo(seq, why)
 
@@ -262,11 +238,6 @@ class Dispatcher:
     def all_given(self) -> bool:
         """Whether no batch waits to be given out."""
         return self._next_batch is None
-
-    @property
-    def all_scanned(self) -> bool:
-        """Whether no scan waits or runs."""
-        return not self._scans and not self._scanning
 
     @property
     def all_sent(self) -> bool:

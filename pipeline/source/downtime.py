@@ -2,8 +2,6 @@
 
 from time import monotonic_ns
 
-PARTS = ("last-round", "verify", "device-save", "transfer", "load", "pause", "start")
-
 
 class DowntimeClock:
     """Runs from the stop of the guest to the word that it runs at the destination."""

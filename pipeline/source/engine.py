@@ -6,6 +6,7 @@ scanned and fenced. Reads, writes and allocates no guest page itself.
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Event
 from time import monotonic_ns
 
@@ -16,13 +17,14 @@ from pipeline.control_link import ControlLink
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.source.dirty import DirtyMap
-from pipeline.source.dispatcher import SCAN_PAGES, Dispatcher
+from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
+from pipeline.source.scans import SCAN_PAGES
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
 from protocol import control as c
-from protocol.errors import GuestError, MigrationError
+from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
@@ -63,28 +65,32 @@ class SourceEngine:
         self.dirty = DirtyMap(self.block_pages)
         self.hashes: list[Hashes] | None = None
         self.session_id = os.urandom(16)
-        self._fds: list[int] = []
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.live = LiveSettings(self._shared(LiveSettings.memory()))
-        self.live.level = config.parameters.compress_level
-        self.live.rate = config.parameters.max_bandwidth
-        try:
-            self.link = ControlLink.connect(self._context, uri, self.session_id)
-            self.pool = Pool(self._context, "compress")
-        except MigrationError:
-            self._close_memory()
-            raise
-        self.dispatcher = Dispatcher(self.pool, self.dirty.mark)
-        self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
-        self.pump = SourcePump(
-            self.link,
-            self.pool,
-            self.dispatcher,
-            self.recovery,
-            self.statistics,
-            cancel,
-            on_tick,
-        )
+        with ExitStack() as opened:
+            opened.callback(tracking.close)
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            opened.callback(context.destroy)
+            self._live_fd = LiveSettings.memory()
+            opened.callback(os.close, self._live_fd)
+            self.live = LiveSettings(self._live_fd)
+            opened.callback(self.live.close)
+            self.live.level = config.parameters.compress_level
+            self.live.rate = config.parameters.max_bandwidth
+            self.link = ControlLink.connect(context, uri, self.session_id)
+            opened.callback(self.link.close)
+            self.pool = Pool(context, "compress")
+            opened.callback(self.pool.stop)
+            self.dispatcher = Dispatcher(self.pool, self.dirty.mark)
+            self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
+            self.pump = SourcePump(
+                self.link,
+                self.pool,
+                self.dispatcher,
+                self.recovery,
+                self.statistics,
+                cancel,
+                on_tick,
+            )
+            self._opened = opened.pop_all()
 
     def set_up(self) -> None:
         """Start the workers, meet the destination, tell it what is to come."""
@@ -113,14 +119,11 @@ class SourceEngine:
             connections=self.config.parameters.compress_threads,
         )
 
-    def _shared(self, fd: int) -> int:
-        self._fds.append(fd)
-        return fd
-
     def _hash_table(self) -> PassedFd | None:
         if self.tracking.scans and self.config.verify != "full":
             return None
-        fd = self._shared(shared_memory("sent", 8 * sum(self.block_pages)))
+        fd = shared_memory("sent", 8 * sum(self.block_pages))
+        self._opened.callback(os.close, fd)
         self.hashes = page_hashes(fd, self.block_pages)
         return PassedFd(fd)
 
@@ -137,7 +140,7 @@ class SourceEngine:
             block_pages=self.block_pages,
             memory=memory,
             hashes=hashes,
-            live=PassedFd(self._fds[0]),
+            live=PassedFd(self._live_fd),
         )
 
     def _survey(self) -> None:
@@ -186,8 +189,8 @@ class SourceEngine:
         """
         self.pump.wait(lambda: self.dispatcher.all_sent)
         self.pump.on_found = found
-        self.dispatcher.scan(self.block_pages, every)
-        self.pump.wait(lambda: self.dispatcher.all_scanned)
+        self.dispatcher.scans.plan(self.block_pages, every)
+        self.pump.wait(lambda: self.dispatcher.scans.all_done)
 
     def sample_hashing(self) -> None:
         """Find out what a pass over all hashes would take now, from a few ranges."""
@@ -212,14 +215,5 @@ class SourceEngine:
 
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""
-        self.pool.stop()
-        self.link.close()
-        self._close_memory()
-
-    def _close_memory(self) -> None:
-        self._context.destroy()
-        self.tracking.close()
-        self.live.close()
-        self.hashes = None
-        while self._fds:
-            os.close(self._fds.pop())
+        self._opened.close()
+        self.hashes = None  # whoever still knows us keeps no memory mapped

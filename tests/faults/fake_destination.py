@@ -11,7 +11,8 @@ import zmq
 from protocol import control as c
 from protocol.channel import Channel, session_of
 from protocol.errors import MigrationError
-from protocol.frames import Batch, FrameLimits, PageKind, decode_batch, decode_hello
+from protocol.frame_opening import decode_batch, decode_hello
+from protocol.frames import Batch, FrameLimits, PageKind
 from protocol.limits import PAGE_BYTES
 from protocol.uri import Uri
 from tests.faults.memories import Words

@@ -205,17 +205,18 @@ def where(case: Case, guests: dict[str, Command]) -> str:
 def outcome(case: Case, results: list[Result | None], guests: dict[str, Command]) -> str:
     """Where the guest runs, after cleanup, or resolve, where it does not by itself."""
     first = where(case, guests)
-    agree(results, first)
     clean = case.command("cleanup").code(END_S) == 0
+    agree(results, first, known=clean)
     after = where(case, guests)
     if not clean:
         return f"{resolved(case, guests)}, resolve"
     return after if first == after else f"{after}, cleanup"
 
 
-def agree(results: list[Result | None], place: str) -> None:
-    """No result says that the guest is where it is not."""
+def agree(results: list[Result | None], place: str, *, known: bool) -> None:
+    """No result says that the guest is where it is not, or that nobody knows what is `known`."""
     for result in results:
+        assert not (known and result and result.guest_alive == "unknown"), result
         if result is not None and result.guest_alive in ("source", "destination"):
             told = {"source": "here", "destination": "there"}[result.guest_alive]
             assert place in (told, "nowhere"), (result, place)

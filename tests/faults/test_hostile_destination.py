@@ -14,7 +14,7 @@ from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
 from pipeline.source.command import make_guest, migrate
 from protocol import control as c
-from protocol.frames import decode_hello
+from protocol.frame_opening import decode_hello
 from protocol.uri import Uri
 from tests.faults.fake_peers import FakeDestination
 from tests.pipeline.guests.helpers import wait_until

@@ -114,18 +114,6 @@ def test_both_ends_are_heard_in_order(ends: Ends) -> None:
     assert ends.destination.session.stage is ends.source.session.stage is Stage.MOVING
 
 
-def test_what_the_peer_has_heard_is_acknowledged(ends: Ends) -> None:
-    """An end that goes away before its last word was heard; or that waits for ever."""
-    assert ends.source.all_acknowledged
-    assert ends.destination.all_acknowledged, "nobody there to acknowledge"
-    ends.source.send(HELLO)
-    assert not ends.source.all_acknowledged
-    assert hear(ends.destination) == HELLO
-    ends.destination.send(c.Alive())
-    assert hear(ends.source) == c.Alive()
-    assert ends.source.all_acknowledged
-
-
 def test_what_the_session_forbids_is_not_sent(ends: Ends) -> None:
     """Our own bug, found at the other end."""
     with pytest.raises(LocalProtocolError, match="source was about to send RoundStart"):

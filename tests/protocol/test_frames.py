@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.frame_opening import decode_batch, decode_hello
 from protocol.frames import (
     HEADER,
     Batch,
     CodecId,
     FrameLimits,
     PageKind,
-    decode_batch,
-    decode_hello,
     encode_batch,
     encode_hello,
 )

@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import FrameDamaged, RemoteProtocolError
-from protocol.frames import (
-    HEADER,
-    FrameType,
-    decode_batch,
-    decode_hello,
-    encode_batch,
-    encode_hello,
-)
+from protocol.frame_opening import decode_batch, decode_hello
+from protocol.frames import HEADER, FrameType, encode_batch, encode_hello
 from tests.protocol.samples import (
     LIMITS,
     OTHER_SESSION,

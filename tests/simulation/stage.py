@@ -33,11 +33,12 @@ from tests.simulation.guest import Machine
 from tests.simulation.machine import Epoll, Sentinel, Worker
 from tests.simulation.sockets import IN, Poller, Socket
 from tests.simulation.world import World
-from workers import pages, pool
+from workers import pages
+from workers.fork_server import fork_server, wake_fork_server
 from workers.live import LiveSettings
 from workers.memory import keep_large_allocations
 from workers.pages import PageBuffer, Pages
-from workers.process import WorkerProcess, wake_fork_server
+from workers.process import WorkerProcess
 
 HASH_NS, SEND_NS = 300 * US, 2 * MS
 _read = PageBuffer.read
@@ -173,7 +174,7 @@ def _stand_ins(stage: Stage) -> list[tuple[object, object]]:
         (close_all, nothing),
         (keep_large_allocations, nothing),
         (wake_fork_server, nothing),
-        (pool._context, nothing),
+        (fork_server, nothing),
         (WorkerProcess, stage.worker),
         (store.create_record, lambda record: stage.world.disk.create(record)),
         (processes.this_process, lambda: stage.world.processes.this()),

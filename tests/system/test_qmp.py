@@ -59,9 +59,9 @@ def listens(path: Path) -> bool:
 
 
 @contextmanager
-def driven(folder: Path, **keys: object) -> Iterator[Ends]:
+def driven(folder: Path) -> Iterator[Ends]:
     """`migrate --wait` and `incoming --uri defer`, both listening."""
-    config = settings(BIG, **keys)
+    config = settings(BIG)
     source, destination = folder / "source.qmp", folder / "destination.qmp"
     with (
         Command(folder, "migrate", "--qmp", str(source), "--wait", config=config) as here,

@@ -10,7 +10,8 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from protocol.frames import Batch, FrameLimits, PageKind, decode_batch, decode_hello
+from protocol.frame_opening import decode_batch, decode_hello
+from protocol.frames import Batch, FrameLimits, PageKind
 from protocol.limits import PAGE_BYTES
 from tests.workers.driving import PATIENCE_MS, Context, hear, started
 from tests.workers.memories import indices, memory_file, page

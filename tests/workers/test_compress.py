@@ -12,7 +12,8 @@ import pytest
 import zmq
 
 from protocol.errors import FrameDamaged, GuestError
-from protocol.frames import CodecId, PageKind, decode_batch
+from protocol.frame_opening import decode_batch
+from protocol.frames import CodecId, PageKind
 from protocol.limits import PAGE_BYTES
 from tests.protocol.samples import flipped
 from tests.workers.compressing import (

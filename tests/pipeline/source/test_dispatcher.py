@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.source.dirty import Planned
-from pipeline.source.dispatcher import CREDIT, SCAN_PAGES, Dispatcher
+from pipeline.source.dispatcher import CREDIT, Dispatcher
+from pipeline.source.scans import SCAN_PAGES
 from protocol.errors import RemoteProtocolError
 from tests.workers.memories import indices
 from workers.messages import ScanJob, Scanned, SendJob, Sent, ToWorker
@@ -108,7 +109,7 @@ def test_lanes_are_used_in_turn() -> None:
 def test_batches_go_before_scans() -> None:
     """Pages that wait behind a look at all of memory, in the downtime."""
     dispatcher, pool = opened(workers=1)
-    dispatcher.scan((SCAN_PAGES * 9,))
+    dispatcher.scans.plan((SCAN_PAGES * 9,))
     dispatcher.plan(batches(1), 1)
     dispatcher.feed()
     assert [type(message) for _, message in pool.told] == [SendJob, ScanJob, ScanJob]
@@ -121,7 +122,7 @@ def test_batches_go_before_scans() -> None:
 def test_scans_go_on_where_the_window_is_full() -> None:
     """Workers that idle while they could look for what the tracker missed."""
     dispatcher, pool = opened(workers=1, window=1)
-    dispatcher.scan((5,))
+    dispatcher.scans.plan((5,))
     dispatcher.plan(batches(1, 2), 2)
     dispatcher.feed()
     assert (len(pool.jobs()), len(pool.scans())) == (1, 1)
@@ -131,7 +132,7 @@ def test_a_scan_covers_every_page_once() -> None:
     """A range that nobody looks at: the last one, or one that goes on behind its block."""
     dispatcher, pool = opened(workers=10)
     blocks = (SCAN_PAGES * 2 + 7, 1, SCAN_PAGES)
-    dispatcher.scan(blocks)
+    dispatcher.scans.plan(blocks)
     dispatcher.feed()
     seen = [(s.block, page) for s in pool.scans() for page in range(s.first, s.first + s.count)]
     assert seen == [(block, page) for block, pages in enumerate(blocks) for page in range(pages)]
@@ -141,7 +142,7 @@ def test_a_scan_covers_every_page_once() -> None:
 def test_a_sample_scan_takes_every_so_many_th_range_of_all_blocks() -> None:
     """A pace measured in the first block alone, or a "sample" that is all of memory."""
     dispatcher, pool = opened(workers=10)
-    dispatcher.scan((SCAN_PAGES * 3, SCAN_PAGES * 3), every=2)
+    dispatcher.scans.plan((SCAN_PAGES * 3, SCAN_PAGES * 3), every=2)
     dispatcher.feed()
     starts = [(scan.block, scan.first // SCAN_PAGES) for scan in pool.scans()]
     assert starts == [(0, 0), (0, 2), (1, 1)]
@@ -150,15 +151,15 @@ def test_a_sample_scan_takes_every_so_many_th_range_of_all_blocks() -> None:
 def test_a_scan_that_is_done_gives_credit_and_its_pages() -> None:
     """A worker that gets nothing any more; pages counted for another block."""
     dispatcher, pool = opened(workers=1)
-    dispatcher.scan((5, 9))
+    dispatcher.scans.plan((5, 9))
     dispatcher.feed()
     first, second = pool.scans()
-    assert not dispatcher.all_scanned
+    assert not dispatcher.scans.all_done
     job, pages = dispatcher.heard_scanned(0, Scanned(second.job, indices(3, 8).tobytes(), 5))
     assert (job, pages.tolist()) == (second, [3, 8])
-    assert not dispatcher.all_scanned
+    assert not dispatcher.scans.all_done
     dispatcher.heard_scanned(0, Scanned(first.job, b"", 5))
-    assert dispatcher.all_scanned
+    assert dispatcher.scans.all_done
     dispatcher.plan(batches(*range(9)), 9)
     dispatcher.feed()
     assert len(pool.jobs()) == CREDIT
@@ -243,7 +244,7 @@ class Dispatching(RuleBasedStateMachine):
     @rule()
     def scan(self) -> None:
         """A look at memory."""
-        self.dispatcher.scan((SCAN_PAGES * 2,))
+        self.dispatcher.scans.plan((SCAN_PAGES * 2,))
 
     @rule()
     def feed(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.source.downtime import PARTS, DowntimeClock
+from pipeline.source.downtime import DowntimeClock
 from tests.pipeline.clocks import Clock
 
 
@@ -17,12 +17,12 @@ def test_the_parts_add_up_to_the_whole(clock: Clock) -> None:
     downtime = DowntimeClock()
     clock.forward(1000)
     downtime.start()
-    for number, part in enumerate(PARTS, 1):
+    for number, part in enumerate("abcdef", 1):
         clock.forward(number)
         downtime.lap(part)
     downtime.stop()
-    assert downtime.parts == {part: number for number, part in enumerate(PARTS, 1)}
-    assert downtime.total_ms == sum(range(1, len(PARTS) + 1))
+    assert downtime.parts == {part: number for number, part in enumerate("abcdef", 1)}
+    assert downtime.total_ms == 21
 
 
 def test_a_lap_may_hold_what_the_other_end_took(clock: Clock) -> None:

@@ -87,7 +87,7 @@ def test_what_a_worker_is_doing_is_said() -> None:
     """ "Worker 0 hangs", and nobody knows at what."""
     redoing = Redoing()
     dispatcher = redoing.dispatcher
-    dispatcher.scan((2048,))
+    dispatcher.scans.plan((2048,))
     (one, frame), (other, _), (_, _) = redoing.give(7, 8, 9)
     assert dispatcher.task_of(one) == "with frame 1 of round 1 in hand"
     scan = "the scan of block 0 from page 0 on"
@@ -100,7 +100,7 @@ def test_what_a_worker_is_doing_is_said() -> None:
 def test_the_scans_of_a_dead_worker_are_done_by_another() -> None:
     """Pages that nobody looked at."""
     redoing = Redoing()
-    redoing.dispatcher.scan((4096,))
+    redoing.dispatcher.scans.plan((4096,))
     redoing.dispatcher.feed()
     scans = redoing.pool.scans()
     assert len(scans) == 2
@@ -110,7 +110,7 @@ def test_the_scans_of_a_dead_worker_are_done_by_another() -> None:
     assert redoing.pool.told == [(1, scans[0])]
     for scan in scans:
         redoing.dispatcher.heard_scanned(1, Scanned(scan.job, b"", 1))
-    assert redoing.dispatcher.all_scanned
+    assert redoing.dispatcher.scans.all_done
 
 
 def test_a_cut_connection_loses_what_was_sent_over_it_and_nothing_else() -> None:

@@ -1,0 +1,59 @@
+"""The scans of memory that wait, and those that compress workers have in hand."""
+
+from collections import deque
+
+from workers.messages import ScanJob
+
+SCAN_PAGES = 2048
+"""Pages in a scan job: 8 MiB take about 2 ms, long against the message, short in a round."""
+
+
+class Scans:
+    """Each scan is with one worker or waits; what a lost worker had in hand waits again."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[ScanJob] = deque()
+        self._in_hand: dict[int, tuple[int, ScanJob]] = {}
+        """Number of a job → the worker that has it, and the job."""
+        self._jobs = 0
+
+    def plan(self, block_pages: tuple[int, ...], every: int = 1) -> None:
+        """Compare all pages of all blocks with the hash table; or every so many-th range."""
+        ranges = [
+            (block, first, min(SCAN_PAGES, pages - first))
+            for block, pages in enumerate(block_pages)
+            for first in range(0, pages, SCAN_PAGES)
+        ]
+        for block, first, count in ranges[::every]:
+            self._jobs += 1
+            self._waiting.append(ScanJob(self._jobs, block, first, count))
+
+    def give(self, worker: int) -> ScanJob:
+        """The scan that has waited longest, now in the hand of `worker`."""
+        job = self._waiting.popleft()
+        self._in_hand[job.job] = (worker, job)
+        return job
+
+    def heard(self, number: int) -> ScanJob:
+        """The job of this number is done."""
+        return self._in_hand.pop(number)[1]
+
+    def held_by(self, worker: int) -> list[ScanJob]:
+        """What a worker has in hand, in the order in which it was given."""
+        return [job for at, job in self._in_hand.values() if at == worker]
+
+    def lose_worker(self, worker: int) -> None:
+        """A worker is dead."""
+        for job in self.held_by(worker):
+            del self._in_hand[job.job]
+            self._waiting.appendleft(job)
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether there is one to be given out."""
+        return bool(self._waiting)
+
+    @property
+    def all_done(self) -> bool:
+        """Whether none waits or runs."""
+        return not self._waiting and not self._in_hand
