@@ -12,10 +12,10 @@ from pipeline.config.model import Config
 from pipeline.destination.receiver import Receiver
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
-from pipeline.guests.memory import make_file, remove_file
+from pipeline.guests.memory import make_file, remove_file, was_made_at
 from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticArrival
-from pipeline.leftovers.cleanup import clear_way
+from pipeline.leftovers.cleanup import clear_way, cleared
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
@@ -97,16 +97,15 @@ def _guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGue
 
 def _make_place(path: Path, record: SessionRecord) -> None:
     """See that there is a file, and that one that was made here is on record."""
-    place = str(path.absolute())
-    clear_way(lambda earlier: place in [getattr(one, "path", "") for one in earlier.effects])
-    made = make_file(path)
-    if made is None:
-        return
-    try:
-        record.add(made)
-    except MigrationError:
-        remove_file(made)
-        raise
+    with cleared(lambda earlier: any(was_made_at(one, path) for one in earlier.made_files)):
+        made = make_file(path)
+        if made is None:
+            return
+        try:
+            record.add(made)
+        except MigrationError:
+            remove_file(made)
+            raise
 
 
 def _land(hello: Hello, path: Path | None) -> ArrivingGuest:
