@@ -10,10 +10,10 @@ from pipeline.config.environment import check_codec
 from pipeline.config.model import Config
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
-from pipeline.guests.memory import make_file, remove_file
+from pipeline.guests.memory import make_file, remove_file, was_made_at
 from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticArrival
-from pipeline.leftovers.cleanup import clear_way
+from pipeline.leftovers.cleanup import clear_way, cleared
 from pipeline.records.store import SessionRecord
 from protocol.control import Hello
 from protocol.errors import GuestError, MigrationError, RemoteProtocolError
@@ -46,16 +46,15 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
 
 def _make_place(path: Path, record: SessionRecord) -> None:
     """See that there is a file, and that one that was made here is on record."""
-    place = str(path.absolute())
-    clear_way(lambda earlier: place in [getattr(one, "path", "") for one in earlier.effects])
-    made = make_file(path)
-    if made is None:
-        return
-    try:
-        record.add(made)
-    except MigrationError:
-        remove_file(made)
-        raise
+    with cleared(lambda earlier: any(was_made_at(one, path) for one in earlier.made_files)):
+        made = make_file(path)
+        if made is None:
+            return
+        try:
+            record.add(made)
+        except MigrationError:
+            remove_file(made)
+            raise
 
 
 def _land(hello: Hello, path: Path | None) -> ArrivingGuest:

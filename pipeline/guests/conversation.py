@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TypeVar
 
+import msgspec
+
 from pipeline.guests import wire
 from protocol.errors import GuestError
 
@@ -33,7 +35,10 @@ class Conversation:
     def describe(self) -> tuple[wire.Described, int]:
         """Where the guest's memory is, and a descriptor of it, the caller's."""
         answer, fds = self._ask(wire.Describe(), ANSWER_S)
-        return self._expect(answer, wire.Described), fds[0]
+        described = self._expect(answer, wire.Described)
+        if not fds:
+            raise GuestError(f"{self._who} did not hand over its memory")
+        return described, fds[0]
 
     @property
     def is_over(self) -> bool:
@@ -58,6 +63,8 @@ class Conversation:
             raise GuestError(f"{self._who} died") from None
         except OSError as error:
             raise GuestError(f"{self._who} cannot be asked: {error.strerror}") from None
+        except msgspec.DecodeError:
+            raise GuestError(f"{self._who} answers nonsense") from None
 
     def _hear(self, until: float) -> tuple[wire.AnyAnswer, list[int]]:
         while (left_s := until - time.monotonic()) > 0:

@@ -44,15 +44,28 @@ def make_file(path: Path) -> MadeFile | None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     status = os.fstat(fd)
     os.close(fd)
-    return MadeFile(str(path.absolute()), status.st_dev, status.st_ino)
+    return MadeFile(os.path.realpath(path), status.st_dev, status.st_ino)
 
 
 def remove_file(made: MadeFile) -> None:
     """Undo `make_file`, unless another file has taken the place."""
     with suppress(OSError):
-        status = Path(made.path).stat()
-        if (status.st_dev, status.st_ino) == (made.device, made.inode):
+        if _is_there(made, made.path):
             Path(made.path).unlink()
+
+
+def was_made_at(made: MadeFile, path: Path) -> bool:
+    """Whether `path`, by whatever name, is where `made` was made, or where it is now."""
+    place = os.path.realpath(path)
+    try:
+        return place == made.path or _is_there(made, place)
+    except OSError:
+        return False
+
+
+def _is_there(made: MadeFile, place: str) -> bool:
+    status = os.lstat(place)
+    return (status.st_dev, status.st_ino) == (made.device, made.inode)
 
 
 def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> int:

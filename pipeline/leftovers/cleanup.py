@@ -2,17 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from pipeline.leftovers.settling import Unanswered, close_destination, settle_source
+from pipeline.records.files import read_small
 from pipeline.records.processes import OWNER, Process
 from pipeline.records.record import Record
-from pipeline.records.store import SessionRecord, records, settling
+from pipeline.records.store import SessionRecord, create_record, records, settling
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
 
@@ -66,7 +67,7 @@ def settle(session: SessionRecord) -> str | None:
 
 
 def _forget(session: SessionRecord) -> str | None:
-    if datetime.now(UTC) - datetime.fromisoformat(session.record.changed) < KEPT_FOR:
+    if datetime.now(UTC) - session.record.changed < KEPT_FOR:
         return None
     session.remove()
     return "its closed record was removed: nobody has asked for it"
@@ -78,10 +79,17 @@ def clear_way(concerns: Callable[[Record], bool]) -> None:
     `concerns` tells by a record whether it is of that guest, or memory. GuestError where it is
     just being migrated, or was given away and nobody knows whether it runs there.
     """
+    with cleared(concerns):
+        pass
+
+
+@contextmanager
+def cleared(concerns: Callable[[Record], bool]) -> Iterator[None]:
+    """As `clear_way`; while this lasts nobody else's way is cleared."""
     with settling():
         for session in records():
             record = session.record
-            if not concerns(record) or (record.role == "destination" and record.closed):
+            if not concerns(record) or _is_over(record):
                 continue
             if record.owner.is_alive:
                 raise GuestError(f"process {record.owner.pid} migrates it: {record.session}")
@@ -93,25 +101,27 @@ def clear_way(concerns: Callable[[Record], bool]) -> None:
                     f" whether it runs there: `pageferry resolve {record.session}` at the"
                     " destination, then here"
                 ) from None
+        yield
 
 
-def check_alone(ours: Record) -> None:
-    """GuestError where a command that lives has our guest on record, too."""
-    if ours.guest is None:
-        return
-    for session in records():
-        other = session.record
-        same = (other.role, other.guest) == ("source", ours.guest)
-        if same and other.session != ours.session and other.owner.is_alive:
-            raise GuestError(f"process {other.owner.pid} migrates it: {other.session}")
+def claim(first: Record) -> SessionRecord:
+    """Put a source on record, if nobody else has its guest; of two at a time one does."""
+    guest = first.guest
+    with cleared(lambda earlier: guest is not None and earlier.guest == guest):
+        return create_record(first)
+
+
+def _is_over(record: Record) -> bool:
+    """Whether the guest has arrived, or nothing is to be undone of one that has not."""
+    return record.step is Step.STARTED or (record.step is Step.NOT_STARTED and not record.effects)
 
 
 def _remove_folders() -> list[str]:
     """The temporary folders of commands that are dead."""
     said = []
     for owner in Path(tempfile.gettempdir()).glob(f"pageferry-*/{OWNER}"):
-        with suppress(OSError, msgspec.DecodeError):
-            if not msgspec.json.decode(owner.read_bytes(), type=Process).is_alive:
+        with suppress(OSError, MigrationError, msgspec.DecodeError):
+            if not msgspec.json.decode(read_small(owner), type=Process).is_alive:
                 shutil.rmtree(owner.parent)
                 said.append(f"{owner.parent}: removed")
     return said

@@ -1,9 +1,12 @@
 """Where a commit was left without an answer: the destination's record is closed and carried to
 the source, which then knows whether its guest may go on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.leftovers.settling import close_destination, settle_source
+from pipeline.records.files import read_small
 from pipeline.records.record import Record, decode_record
 from pipeline.records.store import SessionRecord, find_record, has_record, settling, state_folder
 from protocol.commit import Step
@@ -16,11 +19,8 @@ def resolve_destination(session: str) -> Record:
 
     MigrationError where there is none, or nobody can say yet.
     """
-    record = _find(session, "destination")
-    try:
+    with _record(session, "destination") as record:
         return close_destination(record)
-    finally:
-        record.close()
 
 
 def resolve_source(session: str, peer_record: Path) -> str:
@@ -28,12 +28,8 @@ def resolve_source(session: str, peer_record: Path) -> str:
 
     MigrationError for a record that does not say, and where there is nothing to resolve.
     """
-    record = _find(session, "source")
-    try:
-        with settling():
-            return resolve(record, _peer_record(peer_record, session))
-    finally:
-        record.close()
+    with _record(session, "source") as record:
+        return resolve(record, _peer_record(peer_record, session))
 
 
 def resolve(record: SessionRecord, peer: Record) -> str:
@@ -49,7 +45,7 @@ def resolve(record: SessionRecord, peer: Record) -> str:
 
 def _peer_record(path: Path, session: str) -> Record:
     try:
-        record = decode_record(path.read_bytes(), str(path))
+        record = decode_record(read_small(path), str(path))
     except OSError as error:
         raise ConfigError(f"--peer-record: {path}: {error.strerror}") from None
     if (record.session, record.role) != (session, "destination"):
@@ -59,6 +55,17 @@ def _peer_record(path: Path, session: str) -> Record:
             f"{path} is not closed: it must come from `pageferry resolve` at the destination"
         )
     return record
+
+
+@contextmanager
+def _record(session: str, role: Role) -> Iterator[SessionRecord]:
+    """The record, while nobody else settles it."""
+    with settling():
+        record = _find(session, role)
+        try:
+            yield record
+        finally:
+            record.close()
 
 
 def _find(session: str, role: Role) -> SessionRecord:

@@ -11,7 +11,7 @@ from pipeline.result import Result
 from pipeline.signals import cancelled_by_signals
 from protocol.status import Status
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 
 def serve_destination(

@@ -15,7 +15,7 @@ from pipeline.source.outgoing import Outgoing
 from protocol.errors import MigrationError
 from protocol.status import Status
 from protocol.uri import Uri
-from workers.pool import warm_up
+from workers.fork_server import warm_up
 
 IDLE_SECONDS = 0.2
 """How late a signal is seen by a command that waits to be told what to do."""

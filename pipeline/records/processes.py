@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 OWNER = "owner"
 """The file in a command's temporary folder that says whose it is."""
@@ -14,7 +15,7 @@ _STATE, _STARTED = 0, 19
 class Process(Struct, frozen=True):
     """A process: its pid, when it was started (clock ticks since boot), of which boot."""
 
-    pid: int
+    pid: Annotated[int, Meta(ge=1)]
     started: int
     boot: str
 

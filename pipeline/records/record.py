@@ -4,9 +4,10 @@ As JSON, one line a state; the newest line counts. `closed`: nothing follows any
 """
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from pipeline.records.processes import Process
 from protocol.commit import STEPS, Step
@@ -14,6 +15,8 @@ from protocol.errors import MigrationError
 from protocol.session import Role
 
 VERSION = 1
+Place = Annotated[str, Meta(pattern=r"^/[^\x00]*\Z")]
+"""An absolute path."""
 
 
 class Effect(Struct, frozen=True, tag=True, rename="kebab"):
@@ -30,13 +33,13 @@ class StoppedGuest(Effect, frozen=True):
     """A guest that is a process of its own was stopped, by way of its socket."""
 
     guest: Process
-    socket: str
+    socket: Place
 
 
 class MadeFile(Effect, frozen=True):
     """A file was made for memory to land in."""
 
-    path: str
+    path: Place
     device: int
     inode: int
 
@@ -44,7 +47,7 @@ class MadeFile(Effect, frozen=True):
 class BoundSockets(Effect, frozen=True):
     """Files of UNIX sockets are made, where a session binds."""
 
-    paths: tuple[str, ...]
+    paths: tuple[Place, ...]
 
 
 AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets
@@ -61,11 +64,16 @@ class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_f
     step: Step = Step.OPEN
     closed: bool = False
     reason: str = ""
-    changed: str = ""
+    changed: Annotated[datetime, Meta(tz=True)] = field(default_factory=lambda: datetime.now(UTC))
     owner: Process
     guest: Process | None = None
-    socket: str | None = None
+    socket: Place | None = None
     effects: tuple[AnyEffect, ...] = field(default=())
+
+    @property
+    def made_files(self) -> list[MadeFile]:
+        """Those among its effects."""
+        return [one for one in self.effects if isinstance(one, MadeFile)]
 
     def at(self, step: Step, reason: str) -> "Record":
         """The record when `step` has been reached."""
@@ -78,7 +86,7 @@ _DECODER = msgspec.json.Decoder(Record)
 
 def encode_record(record: Record) -> bytes:
     """One line, which says when."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    now = datetime.now(UTC)
     return msgspec.json.encode(msgspec.structs.replace(record, changed=now)) + b"\n"
 
 

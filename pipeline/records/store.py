@@ -7,6 +7,7 @@ the changer thinks it does. Invariant: a file is removed only when nobody can as
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from time import monotonic, sleep
 
 from msgspec.structs import replace
 
+from pipeline.records.files import content
 from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, Record, decode_record, encode_record
 from protocol.commit import STEPS, Step
@@ -51,7 +53,7 @@ class SessionRecord:
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
         self._fd = fd
-        self.record = decode_record(_content(fd), str(path))
+        self.record = self._newest()
         if path.name != _path(self.record.session, self.record.role).name:
             raise MigrationError(f"{path} cannot be read: it holds the record of another session")
 
@@ -66,7 +68,7 @@ class SessionRecord:
         MigrationError where it cannot be written, or somebody keeps the lock.
         """
         with _Locked(self._fd, self._path):
-            self.record = decode_record(_content(self._fd), str(self._path))
+            self.record = self._newest()
             if self.record.step is not old or new not in STEPS[self.record.role][old]:
                 return False
             self._append(self.record.at(new, reason))
@@ -86,13 +88,16 @@ class SessionRecord:
 
     def _amend(self, **changes: object) -> None:
         with _Locked(self._fd, self._path):
-            self._append(replace(decode_record(_content(self._fd), str(self._path)), **changes))
+            self._append(replace(self._newest(), **changes))
+
+    def _newest(self) -> Record:
+        return decode_record(content(self._fd, str(self._path)), str(self._path))
 
     def _append(self, record: Record) -> None:
-        content = _content(self._fd)
-        whole = content.rpartition(b"\n")[0] + b"\n"
+        lines = content(self._fd, str(self._path))
+        whole = lines.rpartition(b"\n")[0] + b"\n"
         try:
-            if whole != content:
+            if whole != lines:
                 os.ftruncate(self._fd, len(whole))  # of a line that a crash cut off
             _write(self._fd, encode_record(record))
         except OSError as error:
@@ -153,7 +158,7 @@ def create_record(record: Record) -> SessionRecord:
 def open_record(path: Path) -> SessionRecord:
     """The record in `path`; MigrationError where there is none."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise MigrationError(f"no record {path}: {error.strerror}") from None
     try:
@@ -205,13 +210,9 @@ def has_record(session: str, role: Role) -> bool:
 
 
 def _path(session: str, role: Role) -> Path:
-    if not session.isalnum():
+    if not re.fullmatch("[0-9a-f]{32}", session):
         raise MigrationError(f"{session!r} is no session; expected 32 hexadecimal digits")
     return state_folder() / f"{session}-{role}.jsonl"
-
-
-def _content(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def _write(fd: int, line: bytes) -> None:

@@ -80,9 +80,15 @@ def _check_writable(path: Path) -> None:
         raise ConfigError(f"--json: {path} cannot be written")
 
 
+def one_line(message: str) -> str:
+    """Words that others may have chosen, as what a terminal only shows."""
+    words = " ".join(message.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
 def complain(message: str, code: int) -> int:
     """Say in one line what is wrong; the exit code `code`."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    text = one_line(message)
     with suppress(OSError, AttributeError):  # nobody listens any more; the code says it, too
         sys.stderr.write(f"pageferry: {text}\n")
     return code

@@ -11,6 +11,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.result import write_out
 from pipeline.shell.options import ConfigPath, Quiet, Sets
+from pipeline.shell.performing import one_line
 
 
 def guest(
@@ -79,7 +80,7 @@ def cleanup() -> int:
     from pipeline.leftovers.cleanup import cleanup as put_right
 
     said, whole = put_right()
-    write_out("".join(f"{line}\n" for line in said))
+    write_out("".join(f"{one_line(line)}\n" for line in said))
     if not said:
         sys.stderr.write("nothing was left\n")
     return 0 if whole else 1

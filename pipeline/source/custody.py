@@ -9,10 +9,10 @@ from contextlib import suppress
 import structlog
 
 from pipeline.guests.base import SourceGuest
-from pipeline.leftovers.cleanup import check_alone
+from pipeline.leftovers.cleanup import claim
 from pipeline.records.processes import this_process
 from pipeline.records.record import Record
-from pipeline.records.store import SessionRecord, create_record
+from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive
 from protocol.commit import SourceCommit, Step
 from protocol.errors import GuestError, MigrationError
@@ -41,8 +41,7 @@ class Custody:
             guest=self._guest.process,
             socket=getattr(leash, "socket", None),
         )
-        self._record = create_record(first)
-        check_alone(first)
+        self._record = claim(first)
         self._commit = SourceCommit(self._record)
 
     @property

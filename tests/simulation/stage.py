@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -176,6 +176,7 @@ def _stand_ins(stage: Stage) -> list[tuple[object, object]]:
         (wake_fork_server, nothing),
         (fork_server, nothing),
         (WorkerProcess, stage.worker),
+        (store.settling, nullcontext),
         (store.create_record, lambda record: stage.world.disk.create(record)),
         (processes.this_process, lambda: stage.world.processes.this()),
         (processes.maybe_process, lambda pid: stage.world.processes.maybe_identity(pid)),

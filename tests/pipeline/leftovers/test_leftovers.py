@@ -16,7 +16,7 @@ from pipeline.guests.memory import make_file
 from pipeline.leftovers.cleanup import cleanup, clear_way
 from pipeline.leftovers.resolve import resolve_destination, resolve_source
 from pipeline.leftovers.settling import close_destination
-from pipeline.records.processes import Process, boot, maybe_process, this_process
+from pipeline.records.processes import Process, maybe_process, this_process
 from pipeline.records.record import (
     BoundSockets,
     MadeFile,
@@ -24,14 +24,11 @@ from pipeline.records.record import (
     StoppedWriter,
     encode_record,
 )
-from pipeline.records.store import SessionRecord, create_record, find_record, state_folder
+from pipeline.records.store import find_record, state_folder
 from protocol.commit import Step
 from protocol.errors import ConfigError, GuestError, MigrationError
-from protocol.session import Role
 from tests.pipeline.guests.helpers import wait_until
-
-SESSION = "cd" * 16
-DEAD = Process(1 << 22, 1, boot())
+from tests.pipeline.leftovers.helpers import DEAD, SESSION, on_record, state_of, stopped
 
 
 @pytest.fixture(autouse=True)
@@ -47,28 +44,6 @@ def _writer() -> Iterator[Process]:
         assert found is not None
         yield found
         child.kill()
-
-
-def on_record(role: Role, *steps: Step, **facts: object) -> SessionRecord:
-    """The record of an end whose command is dead, at the last of `steps`."""
-    first = Record(session=SESSION, role=role, name="guest", owner=DEAD)
-    record = create_record(replace(first, **facts))
-    for step in steps:
-        assert record.change(record.step, step)
-    return record
-
-
-def state_of(process: Process) -> str:
-    """The letter of its state."""
-    stat = Path(f"/proc/{process.pid}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0]
-
-
-def stopped(writer: Process) -> StoppedWriter:
-    """Stop it, as a migration does."""
-    os.kill(writer.pid, signal.SIGSTOP)
-    wait_until(lambda: state_of(writer) == "T")
-    return StoppedWriter(writer)
 
 
 def test_a_writer_that_stands_still_goes_on(writer: Process) -> None:

@@ -36,7 +36,7 @@ def test_a_record_is_there_before_anything_else() -> None:
     assert path_of().stat().st_mode & 0o777 == 0o600
     assert state_folder().stat().st_mode & 0o777 == 0o700
     found = find_record(SESSION, "source")
-    assert replace(found.record, changed="") == RECORD
+    assert replace(found.record, changed=RECORD.changed) == RECORD
     with pytest.raises(MigrationError, match="cannot be made: File exists"):
         create_record(RECORD)
     record.remove()
