@@ -103,10 +103,14 @@ class Pool:
 
         self._launch = launch
         for _ in range(count):
-            self._add(tick)
+            self.add(tick)
         self._wait_until_up(tick)
 
-    def _add(self, tick: Callable[[], None]) -> None:
+    def add(self, tick: Callable[[], None]) -> None:
+        """Start one more worker, which says `Up` in time; WorkerError where that cannot be.
+
+        `tick` is called all the while.
+        """
         worker, self._number = self._number, self._number + 1
         assert self._launch is not None, "start says how"
         self._processes[worker] = self._launch(worker, tick)
@@ -200,12 +204,13 @@ class Pool:
         were lost.
         """
         self._lost += 1
-        self._remove(loss.worker)
+        self.dismiss(loss.worker)
         if self._lost > REPLACEMENTS:
             raise WorkerError(f"{loss.reason}; {self._lost} {self._stage} workers were lost")
-        self._add(tick)
+        self.add(tick)
 
-    def _remove(self, worker: int) -> None:
+    def dismiss(self, worker: int) -> None:
+        """End a worker now, whatever it has to do."""
         process = self._processes.pop(worker)
         process.kill()
         self._ended.unregister(process.pidfd)
@@ -222,7 +227,7 @@ class Pool:
         for process in self._processes.values():
             process.has_ended(max(0.0, deadline - monotonic()))
         for worker in self.workers:
-            self._remove(worker)
+            self.dismiss(worker)
         self._launch = None
         self._ended.close()
         wake_fork_server()

@@ -126,7 +126,7 @@ class Coordinator:
             return FixedParts(devices_ms=DEVICES_MS)
         statistics, cores = engine.statistics, len(os.sched_getaffinity(0))
         page_ms = statistics.hash_ns_a_page / 1e6
-        hashers = min(cores, engine.config.parameters.compress_threads)
+        hashers = min(cores, len(engine.recovery.staff.working))
         pass_ms = page_ms * statistics.total_pages / hashers
         compare_ms = page_ms * statistics.uncompared_pages / min(cores, statistics.lanes)
         if engine.tracking.scans:

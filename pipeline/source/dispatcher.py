@@ -58,6 +58,7 @@ class Dispatcher:
         self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
         """(seq, attempt) of a job → the worker that has it, and its pages."""
         self.scans = Scans()
+        self._retired: set[int] = set()
         self.round_no = 0
         self.settled = False
         self.last_seq = 0
@@ -73,9 +74,28 @@ class Dispatcher:
         self._credit.extend(worker for _ in range(CREDIT) for worker in self._pool.endpoints)
 
     def add_worker(self, worker: int) -> None:
-        """A worker that takes the place of a lost one is up; before `open` that is soon enough."""
-        if self._lanes:
-            self._credit.extend([worker] * CREDIT)
+        """A worker is up that was not there at `open`; before that is soon enough."""
+        for _ in range(CREDIT if self._lanes else 0):
+            self._give_credit(worker)
+
+    def _give_credit(self, worker: int) -> None:
+        if worker not in self._retired:
+            self._credit.append(worker)
+
+    def retire(self, worker: int) -> None:
+        """Give a worker no more work."""
+        self._retired.add(worker)
+        self._credit = deque(one for one in self._credit if one != worker)
+
+    def is_done_with(self, worker: int) -> bool:
+        """Whether a worker has nothing in hand, and all that it has sent is applied."""
+        at_work = any(at == worker for at, _ in self._in_hand.values())
+        on_the_way = any(out.worker == worker for out in self._out.values())
+        return not (at_work or on_the_way or self.scans.held_by(worker))
+
+    def forget(self, worker: int) -> None:
+        """A worker that was retired has ended."""
+        self._retired.discard(worker)
 
     def start_round(self) -> None:
         """What is planned from now on belongs to the next round."""
@@ -140,7 +160,7 @@ class Dispatcher:
 
     def heard_sent(self, worker: int, message: Sent) -> int:
         """A worker's frame is out: it has credit again. The pages of the batch."""
-        self._credit.append(worker)
+        self._give_credit(worker)
         _, pages = self._in_hand.pop((message.seq, message.attempt))
         out = self._out.get(message.seq)
         if out is not None:
@@ -151,13 +171,13 @@ class Dispatcher:
 
     def heard_unsent(self, worker: int, message: Unsent) -> None:
         """A worker could not get its frame out: it has credit again, the frame is redone."""
-        self._credit.append(worker)
+        self._give_credit(worker)
         self._in_hand.pop((message.seq, message.attempt))
         self.redo(message.seq, message.reason)
 
     def heard_scanned(self, worker: int, message: Scanned) -> tuple[ScanJob, Pages]:
         """A scan is done: the job and the pages that differ."""
-        self._credit.append(worker)
+        self._give_credit(worker)
         return self.scans.heard(message.job), np.frombuffer(message.pages, np.uint32)
 
     def heard_applied(self, seq: int) -> int:

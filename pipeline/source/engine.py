@@ -205,6 +205,7 @@ class SourceEngine:
     def adjust(self, parameters: Parameters, *, lifted: bool) -> None:
         """Let level, wire limit (but while it is `lifted`) and number of workers take effect."""
         self.live.level = parameters.compress_level
+        self.recovery.staff.wanted = parameters.compress_threads
         if not lifted:
             self.live.rate = parameters.max_bandwidth
 

@@ -8,6 +8,7 @@ import structlog
 
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.overdue import Overdue
+from pipeline.source.staff import Staff
 from protocol.control import Endpoint
 from protocol.errors import PeerLost, RemoteProtocolError
 from protocol.limits import PAGE_BYTES
@@ -23,6 +24,7 @@ class Recovery:
         self._pool = pool
         self._dispatcher = dispatcher
         self._uri = uri
+        self.staff = Staff(pool, dispatcher)
         self._overdue = Overdue(now_ns)
         self._endpoints: list[str] = []
         self._given_up_ns = now_ns
@@ -59,6 +61,7 @@ class Recovery:
             structlog.get_logger().warning(f"{loss.reason}; another one takes its place")
             self._pool.replace(loss, tick)
             self._dispatcher.lose_worker(loss.worker, loss.reason)
+        self.staff.settle(tick)
 
     def check_given_up(self, now_ns: int, heard_ns: int) -> None:
         """PeerLost for a frame that was given up, once the peer was heard after that: one that

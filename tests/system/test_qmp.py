@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import psutil
 import pytest
 from qemu.qmp import ExecuteError, QMPClient
 from qemu.qmp.events import EventListener
@@ -224,6 +225,50 @@ def test_what_is_refused_changes_nothing(folder: Path) -> None:
         assert here.ask("query-migrate-cache-size") == 4 << 20
         here.ask("migrate_set_speed", value=-5)
         assert here.ask("query-migrate-parameters")["max-bandwidth"] == 0
+
+
+def has_workers(command: Command, wanted: int) -> bool:
+    """Whether so many worker processes are there: children of its fork server."""
+    children = psutil.Process(command.process.pid).children()
+    return sum(len(one.children()) for one in children) == wanted
+
+
+def test_workers_come_and_go_while_it_runs(folder: Path) -> None:
+    """A frame lost with a worker that was let go; a number that is only a number."""
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate_set_speed", value=8 << 20)
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="active")
+        for wanted in (5, 1, 3):
+            here.ask("migrate-set-parameters", compress_threads=wanted)
+            assert here.ask("query-migrate-parameters")["compress-threads"] == wanted
+            wait_until(partial(has_workers, ends.here, wanted))
+        here.ask("migrate_set_speed", value=0)
+        here.wait_for("MIGRATION", status="completed")
+        here.ask("quit")
+        assert (ends.here.code(), ends.there.code()) == (0, 0)
+        assert (ends.here.result().redone, ends.there.result().self_check) == (0, "clean")
+
+
+def test_a_new_speed_takes_effect_at_once(folder: Path) -> None:
+    """A worker that waits out a limit that has been lifted."""
+    with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
+        there.ask("migrate-incoming", uri=ends.uri)
+        here.ask("migrate_set_speed", value=100)
+        here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="active")
+        time.sleep(0.5)
+        before = here.ask("query-migrate")["ram"]["transferred"]
+        here.ask("migrate_set_speed", value=8 << 20)
+        began = time.monotonic()
+        time.sleep(0.2)
+        rates = [here.ask("query-migrate")["ram"]["transferred"] for _ in range(2)]
+        elapsed_s = time.monotonic() - began
+        assert rates[-1] - before > (8 << 20) * (elapsed_s - 0.2)
+        assert rates[-1] > before
+        here.ask("migrate_set_speed", value=0)
+        here.wait_for("MIGRATION", status="completed")
 
 
 async def drive(ends: Ends) -> list[str]:

@@ -57,6 +57,29 @@ def sent(seq: int) -> Sent:
     return Sent(seq, 0, 0, 1, 100, 90, True, 1, 1, 0)
 
 
+def test_a_worker_that_is_retired_gets_nothing_and_is_waited_for() -> None:
+    """A frame that is lost with a worker that was let go; a worker that never gets away."""
+    dispatcher, pool = opened()
+    dispatcher.plan(batches(*range(20)), 20)
+    dispatcher.feed()
+    (who, job) = next((who, job) for who, job in pool.told if isinstance(job, SendJob))
+    dispatcher.retire(who)
+    assert not dispatcher.is_done_with(who)
+    held = [job.seq for at, job in pool.told if at == who and isinstance(job, SendJob)]
+    pool.told.clear()
+    for seq in held:
+        dispatcher.heard_sent(who, sent(seq))
+    dispatcher.add_worker(who)
+    dispatcher.feed()
+    assert not [at for at, _ in pool.told if at == who]
+    assert not dispatcher.is_done_with(who), "what it sent is not applied"
+    for at, job in list(pool.told):
+        assert isinstance(job, SendJob)
+        dispatcher.heard_sent(at, sent(job.seq))
+    dispatcher.heard_applied(max(held))
+    assert dispatcher.is_done_with(who)
+
+
 def test_a_batch_becomes_a_job_with_everything_that_its_worker_needs() -> None:
     """A page list of another batch, a lane that does not exist, a round that is over."""
     dispatcher, pool = opened(lanes=3)
