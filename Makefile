@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint mutants simulate benchmark clean
+.PHONY: quickstart test test-slow lint mutants simulate cancels benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
@@ -21,6 +21,9 @@ mutants: $(VENV)/installed
 
 simulate: $(VENV)/installed
 	$(BIN)/python -m tests.simulation --seeds 20000
+
+cancels: $(VENV)/installed
+	PAGEFERRY_CANCELS=500 $(BIN)/python -m pytest -q tests/faults/test_cancels.py
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m benchmarks.against_qemu

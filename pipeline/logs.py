@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 import structlog
+import zmq
 
 from protocol.errors import MigrationError
 
@@ -38,5 +39,5 @@ def configure_logging(*, quiet: bool) -> None:
 
 def log_if_unexpected(error: Exception) -> None:
     """Log where `error` came from, unless it is one that is meant for the user."""
-    if not isinstance(error, MigrationError | OSError):
+    if not isinstance(error, MigrationError | OSError | zmq.ZMQError):
         structlog.get_logger().error("unexpected error: a bug of pageferry", exc_info=error)

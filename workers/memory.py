@@ -25,6 +25,16 @@ def keep_large_allocations() -> None:
         mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
+def check_descriptors(count: int) -> None:
+    """OSError where this process may not open `count` more: some libraries end it then."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(count))
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
 class PassedFd:
     """A descriptor that is handed to a worker process when it is started.
 

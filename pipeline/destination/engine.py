@@ -24,8 +24,8 @@ from protocol.errors import ConfigError
 from protocol.frames import FrameLimits
 from protocol.uri import Uri
 from workers.decompress import DecompressSettings, decompress_worker
-from workers.link import remove_socket
-from workers.memory import PassedFd, page_hashes, shared_memory
+from workers.link import ZMQ_DESCRIPTORS, remove_socket
+from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
 from workers.pages import ZERO_HASH, Hashes
 from workers.pool import REPLACEMENTS, Pool
 
@@ -44,6 +44,7 @@ class IncomingEngine:
 
     def __init__(self, uri: Uri, cancel: Event, on_tick: Callable[[int], None]) -> None:
         self._uri = uri
+        check_descriptors(ZMQ_DESCRIPTORS)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._fds: list[int] = []
         self._workers = 0

@@ -90,10 +90,9 @@ class QmpServer:
 
     async def _end(self) -> None:
         self._server.close()
-        for writer in list(self._clients):
-            with suppress(OSError):
-                await writer.drain()
-            writer.close()
+        for writer, client in list(self._clients.items()):
+            async with client.answering:
+                writer.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -107,6 +106,8 @@ class Client:
         self._inbox = inbox
         self._splitter = Splitter()
         self._negotiated = False
+        self.answering = asyncio.Lock()
+        """Held from a request on until its answer has left."""
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Answer until the client is gone."""
@@ -114,8 +115,9 @@ class Client:
         with suppress(OSError):
             while data := await reader.read(READ_BYTES):
                 for text in self._splitter.feed(data):
-                    self._writer.write(await self._answer(text))
-                    await self._writer.drain()
+                    async with self.answering:
+                        self._writer.write(await self._answer(text))
+                        await self._writer.drain()
 
     def tell(self, event: bytes) -> None:
         """Send an event to one that has negotiated; drop one that does not read."""

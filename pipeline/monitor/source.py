@@ -12,7 +12,7 @@ from pipeline.result import Result
 from pipeline.signals import cancelled_by_signals
 from pipeline.source.command import make_guest
 from pipeline.source.outgoing import Outgoing
-from protocol.errors import MigrationError
+from protocol.errors import ConfigError
 from protocol.status import Status
 from protocol.uri import Uri
 from workers.fork_server import warm_up
@@ -75,7 +75,7 @@ class Source:
 
     def _migrate(self, uri: Uri) -> None:
         """A migration that does not end well is told, and another one may be asked for."""
-        with suppress(MigrationError):
+        with suppress(ConfigError):
             self._outgoing.migrate(uri)
 
     def _look(self) -> None:

@@ -28,9 +28,9 @@ from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
-from workers.link import PoolAddress
+from workers.link import ZMQ_DESCRIPTORS, PoolAddress
 from workers.live import LiveSettings
-from workers.memory import PassedFd, page_hashes, shared_memory
+from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
 from workers.pages import ZERO_HASH, Hashes, Pages
 from workers.pool import Pool
 
@@ -67,6 +67,7 @@ class SourceEngine:
         self.session_id = os.urandom(16)
         with ExitStack() as opened:
             opened.callback(tracking.close)
+            check_descriptors(ZMQ_DESCRIPTORS)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(context.destroy)
             self._live_fd = LiveSettings.memory()

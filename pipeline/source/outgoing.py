@@ -6,6 +6,7 @@ from threading import Event
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
+from pipeline.logs import log_if_unexpected
 from pipeline.progress import Observer, every_so_often
 from pipeline.result import Result
 from pipeline.source.blockers import Blockers
@@ -13,7 +14,7 @@ from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
 from pipeline.source.tracking import start_tracking
 from pipeline.timeline import Timeline
-from protocol.errors import MigrationError, MigrationRefused
+from protocol.errors import ConfigError, MigrationRefused
 from protocol.limits import PAGE_BYTES
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -74,7 +75,7 @@ class Outgoing:
         self._cancel.clear()
         self.status.change(self.status.status, Status.SETUP)
 
-    def fail(self, error: MigrationError) -> None:
+    def fail(self, error: Exception) -> None:
         """What was begun cannot be done."""
         self.error = str(error)
         self.status.change(Status.SETUP, Status.FAILED)
@@ -96,9 +97,13 @@ class Outgoing:
                 cancel=self._cancel,
                 on_guest=lambda runs: self.on_guest(runs),
             )
-        except MigrationError as error:
+        except ConfigError as error:
             self.fail(error)
             raise
+        except Exception as error:
+            log_if_unexpected(error)
+            self.fail(error)
+            return self.result()
         self.coordinator.migrate()
         self.error = self.coordinator.error
         result = self.result()
@@ -109,7 +114,12 @@ class Outgoing:
     def result(self) -> Result:
         """How the last migration ended."""
         if self.coordinator is None:
-            return Result(status=self.status.status, error_desc=self.error)
+            return Result(
+                status=self.status.status,
+                name=self.settings.config.name,
+                guest_alive="source",
+                error_desc=self.error,
+            )
         config = self.settings.config
         return result_of(self.coordinator, config, self.status, self._timeline)
 

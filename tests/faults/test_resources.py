@@ -15,7 +15,8 @@ from pipeline.result import Result
 from pipeline.source.coordinator import Coordinator
 from tests.faults.leaving import before_rounds, leave, synthetic_guest
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import MIB, Command, listen, settings
+from tests.pipeline.monitor.talking import Client, listens
+from tests.system.migrations import END_S, MIB, Command, listen, settings
 
 MEMORY = 16 * MIB
 FEW = [2, 4, 6]
@@ -78,17 +79,26 @@ def test_the_destination_has_few_descriptors_left(folder: Path, few: int) -> Non
         guest.statistics()
 
 
-@pytest.mark.parametrize("few", FEW)
+@pytest.mark.parametrize("few", [*FEW, 9, 12, 15])
 def test_the_source_has_few_descriptors_left(folder: Path, few: int) -> None:
-    """The same of a source."""
-    config = settings()
+    """The same of a source, whose destination may not even have heard of it."""
+    config, path = settings(), folder / "qmp"
     with (
         listen(folder, config=config) as there,
-        Command(folder, "migrate", "--uri", str(there.uri), config=config) as here,
+        Command(folder, "migrate", "--qmp", str(path), "--wait", config=config) as here,
     ):
-        here.wait_for("setup")
-        leave_few(here, few)
-        check_failure(here.result(), there.result(), "Too many open files")
+        wait_until(lambda: listens(path), END_S)
+        with Client(path) as client:
+            leave_few(here, few)
+            client.ask("migrate", uri=str(there.uri))
+            client.wait_for("MIGRATION", status="failed")
+            assert client.ask("query-status")["running"]
+            client.ask("quit")
+        result = here.result()
+        assert (result.status, result.guest_alive) == ("failed", "source")
+        assert "oo many open files" in str(result.error_desc)
+        there.process.terminate()
+        assert there.code() in (1, 130)
 
 
 def leave_few(command: Command, few: int) -> None:

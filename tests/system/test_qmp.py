@@ -19,7 +19,7 @@ from qemu.qmp import ExecuteError, QMPClient
 from qemu.qmp.events import EventListener
 
 from tests.pipeline.guests.helpers import wait_until
-from tests.pipeline.monitor.talking import Client
+from tests.pipeline.monitor.talking import Client, listens
 from tests.system.migrations import END_S, SYNTHETIC, Command, settings
 
 SLOW = "4MiB"
@@ -48,15 +48,6 @@ class Ends:
     def uri(self) -> str:
         """Where the destination may wait."""
         return f"unix:{self.folder}/control"
-
-
-def listens(path: Path) -> bool:
-    """Whether somebody can be reached there by now."""
-    try:
-        Client(path).__exit__()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.pipeline.guests.helpers import wait_until
-from tests.pipeline.monitor.talking import Client
-from tests.system.test_qmp import driven, listens
+from tests.pipeline.monitor.talking import Client, listens
+from tests.system.test_qmp import driven
 
 QEMU = "qemu-system-x86_64"
 ONLY_OURS = {"query-migrate": {"compression"}}

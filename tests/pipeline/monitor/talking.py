@@ -91,6 +91,15 @@ class Client:
                 return found
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody can be reached there by now."""
+    try:
+        Client(path).__exit__()
+    except OSError:
+        return False
+    return True
+
+
 class Serving(Thread):
     """The owner of a monitor, who does nothing else."""
 
