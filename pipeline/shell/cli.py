@@ -90,7 +90,7 @@ def incoming(
     """Wait for one guest: the destination.
 
     \b
-    pageferry incoming --uri tcp:0.0.0.0:4444
+    pageferry incoming configs/two-machines.yaml --uri tcp:0.0.0.0:4444
     pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
     """
     loaded = load_config(config, sets or [], need_guest=False)
@@ -128,7 +128,7 @@ def migrate(
     return perform(lambda observer: send(loaded, to, observer), json_path, quiet=quiet)
 
 
-for tool in (tools.guest, tools.resolve, tools.cleanup, tools.check, tools.schema):
+for tool in (tools.guest, tools.keygen, tools.resolve, tools.cleanup, tools.check, tools.schema):
     app.command()(tool)
 
 
