@@ -8,6 +8,7 @@ import psutil
 import structlog
 
 from pipeline.config.environment import check_codec
+from pipeline.config.links import server_keys
 from pipeline.config.model import Config
 from pipeline.destination.receiver import Receiver
 from pipeline.guests.base import ArrivingGuest
@@ -38,6 +39,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
     None keeps a synthetic guest until it has checked itself. ConfigError for the
     user's mistakes; whatever else goes wrong is in the result.
     """
+    keys = server_keys(config.security, uri)
     status = StatusMachine(INCOMING_TRANSITIONS)
     timeline = Timeline(status)
 
@@ -52,6 +54,7 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
         autostart=config.autostart,
         commit_timeout_s=config.commit_timeout,
         on_tick=every_so_often(tell),
+        keys=keys,
     )
     status.notify(lambda _: tell())
     with cancelled_by_signals(receiver.cancel):

@@ -27,6 +27,7 @@ from protocol.limits import PAGES_A_MESSAGE, REASON_CHARS
 from protocol.session import Stage
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
+from workers.keys import ServerKeys
 
 
 class Receiver:
@@ -47,6 +48,7 @@ class Receiver:
         autostart: bool,
         commit_timeout_s: float,
         on_tick: Callable[[int], None] = lambda _: None,
+        keys: ServerKeys | None = None,
     ) -> None:
         self._parameters = parameters
         self._make_guest = make_guest
@@ -55,7 +57,7 @@ class Receiver:
         self._commit_timeout_s = commit_timeout_s
         self._run_state = "running"
         self.cancel = Event()
-        self.engine = IncomingEngine(uri, self.cancel, on_tick)
+        self.engine = IncomingEngine(uri, self.cancel, on_tick, keys)
         self.guest: ArrivingGuest | None = None
         self._record: SessionRecord | None = None
         self._commit: DestinationCommit | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pipeline.config.links import client_keys
 from pipeline.config.model import Config
 from pipeline.config.model import FileGuest as FileConfig
 from pipeline.guests.base import SourceGuest
@@ -20,6 +21,7 @@ from pipeline.timeline import Timeline
 from pipeline.tracking.choice import start_tracking
 from protocol.status import StatusMachine
 from protocol.uri import Uri
+from workers.keys import ClientKeys
 from workers.pool import warm_up
 
 
@@ -55,10 +57,11 @@ def migrate(
     here. `watch` is called at every tick and may raise a MigrationError. ConfigError
     for the user's mistakes; whatever else goes wrong is in the result.
     """
+    keys = client_keys(config.security, uri)
     warm_up()
     own = make_guest(config) if guest is None else guest
     try:
-        return _send(config, uri, observer, own, status or StatusMachine(), watch)
+        return _send(config, uri, observer, own, keys, status or StatusMachine(), watch)
     finally:
         if guest is None:
             own.close()
@@ -69,6 +72,7 @@ def _send(
     uri: Uri,
     observer: Observer,
     guest: SourceGuest,
+    keys: ClientKeys | None,
     status: StatusMachine,
     watch: Callable[[], None],
 ) -> Result:
@@ -80,7 +84,7 @@ def _send(
         show(now_ns)
 
     tracking = start_tracking(config.tracker, guest)
-    coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)
+    coordinator = Coordinator(config, guest, tracking, status, uri, on_tick, keys)
     status.notify(lambda _: observer(progress_of(coordinator, status, timeline)))
     with cancelled_by_signals(coordinator.cancel):
         coordinator.migrate()

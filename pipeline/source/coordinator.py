@@ -26,6 +26,7 @@ from protocol.errors import Cancelled, NotStartedThere
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
+from workers.keys import ClientKeys
 
 DEVICES_MS = 25.0
 """Save, transfer, load and start of a synthetic guest: 12 to 25 ms on two busy cores."""
@@ -45,11 +46,12 @@ class Coordinator:
         status: StatusMachine,
         uri: Uri,
         on_tick: Callable[[int], None],
+        keys: ClientKeys | None = None,
     ) -> None:
         self._guest = guest
         self._status = status
         self.cancel = Event()
-        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
+        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
         self.custody = Custody(guest, config.name, self.engine.session_id)

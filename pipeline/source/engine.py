@@ -26,6 +26,7 @@ from protocol.errors import GuestError, MigrationError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
+from workers.keys import ClientKeys
 from workers.link import PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, page_hashes, shared_memory
@@ -54,8 +55,10 @@ class SourceEngine:
         uri: Uri,
         cancel: Event,
         on_tick: Callable[[int], None],
+        keys: ClientKeys | None = None,
     ) -> None:
         self.config = config
+        self._keys = keys
         self.guest = guest
         self.tracking = tracking
         self.block_pages = tuple(block.pages for block in guest.blocks)
@@ -69,7 +72,7 @@ class SourceEngine:
         self.live.level = config.parameters.compress_level
         self.live.rate = config.parameters.max_bandwidth
         try:
-            self.link = ControlLink.connect(self._context, uri, self.session_id)
+            self.link = ControlLink.connect(self._context, uri, self.session_id, keys)
             self.pool = Pool(self._context, "compress")
         except MigrationError:
             self._close_memory()
@@ -138,6 +141,7 @@ class SourceEngine:
             memory=memory,
             hashes=hashes,
             live=PassedFd(self._fds[0]),
+            keys=self._keys,
         )
 
     def _survey(self) -> None:
