@@ -14,11 +14,11 @@ PATIENCE_NS = HANDSHAKE_MS * 1_000_000 * 9 // 10
 
 FAILED: dict[int, str] = {
     zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it expects another public key here",
-    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "of the two ends only one has keys",
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "only one of the two ends has keys",
 }
 OTHER_PROTOCOL = "it speaks another protocol"
 SAID_NOTHING = f"no handshake within {HANDSHAKE_MS // 1000} s"
-HUNG_UP = "it hung up within the handshake"
+HUNG_UP = "it hung up within the handshake: has only one of the two ends keys?"
 
 _FAILURES = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _FAILURES |= zmq.Event.HANDSHAKE_FAILED_AUTH

@@ -43,7 +43,7 @@ class Waitable:
 class Monitor(Waitable):
     """Tells when a connection is lost."""
 
-    lost = False
+    lost = closed = False
 
     def ready(self, flags: int) -> int:
         """Readable once the connection was lost."""
@@ -62,6 +62,7 @@ class Monitor(Waitable):
 
     def close(self, linger_ms: int = 0) -> None:
         """Look no more."""
+        self.closed = True
 
 
 class Part:

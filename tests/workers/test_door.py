@@ -85,18 +85,24 @@ def test_a_key_that_is_not_listed(port: Port) -> None:
     assert OTHER.public.decode() in refusal.reason
 
 
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [(None, "only one has keys"), (ClientKeys(LISTED, OTHER.public), "another public key")],
-)
-def test_no_key_and_a_wrong_one_of_ours(port: Port, keys: ClientKeys | None, words: str) -> None:
-    """A connection in plain text let in beside the encrypted ones; one that is mistaken."""
+def test_no_key(port: Port) -> None:
+    """A connection in plain text let in beside the encrypted ones."""
+    with socket.create_connection(("127.0.0.1", port.number)) as plain:
+        plain.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
+        port.attend(lambda: port.turned_away)
+        (refusal,) = port.turned_away
+        assert "only one of the two ends" in refusal.reason
+        assert refusal.address == f"127.0.0.1:{plain.getsockname()[1]}"
+
+
+def test_who_expects_another_key_here(port: Port) -> None:
+    """A source that is mistaken about the destination, told as noise."""
 
     def told() -> list[TurnedAway]:
-        found = [refusal for refusal in port.turned_away if words in refusal.reason]
-        return [refusal for refusal in found if refusal.address.startswith("127.0.0.1:")]
+        found = [one for one in port.turned_away if "another public key" in one.reason]
+        return [one for one in found if one.address.startswith("127.0.0.1:")]
 
-    assert not client(port, keys, told)
+    assert not client(port, ClientKeys(LISTED, OTHER.public), told)
     assert told(), port.turned_away
 
 

@@ -29,7 +29,7 @@ def test_who_ran_out_of_time_is_told_from_who_left(ended_s: float, told: str) ->
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH, "only one has keys"),
+        (zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH, "only one of the two ends"),
         (zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC, "expects another public key"),
         (zmq.PROTOCOL_ERROR_ZMTP_UNSPECIFIED, OTHER_PROTOCOL),
     ],
