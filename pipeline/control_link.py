@@ -4,13 +4,16 @@ Decides nothing: what is legal is the session's, what is a duplicate the channel
 when the peer is lost the liveness's business.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
 
 import zmq
 
 from pipeline.liveness import SILENCE_SECONDS, Liveness, Repetition
+from pipeline.reception import Reception
 from pipeline.unix_sockets import check_free
 from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed, Hello
@@ -18,7 +21,10 @@ from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolE
 from protocol.limits import MAX_CONTROL_BYTES
 from protocol.session import Role, Session
 from protocol.uri import Uri, plain_endpoint
-from workers.link import remove_socket
+from workers.door import Door
+from workers.keys import ClientKeys, ServerKeys, secure_client
+from workers.link import bind_privately, remove_socket
+from workers.messages import TurnedAway
 
 Context = zmq.Context[zmq.Socket[bytes]]
 LINGER_MS = 500
@@ -31,6 +37,10 @@ class ControlLink:
     def __init__(self, role: Role, socket: zmq.Socket[bytes], uri: Uri) -> None:
         self.socket = socket
         self._uri = uri
+        self._door: Door | None = None
+        self._reception: Reception | None = None
+        self.turned_away: deque[TurnedAway] = deque()
+        """Who was not let in, until somebody tells of it."""
         self._route: list[bytes] = []
         self._was_heard = False
         self._channel: Channel | None = None
@@ -41,42 +51,64 @@ class ControlLink:
         self.patience_s = SILENCE_SECONDS
 
     @classmethod
-    def connect(cls, context: Context, uri: Uri, session_id: bytes) -> "ControlLink":
+    def connect(
+        cls, context: Context, uri: Uri, session_id: bytes, keys: ClientKeys | None = None
+    ) -> "ControlLink":
         """The source's end; a destination that is not there yet is waited for.
 
         ConfigError for an address that nobody can be reached at.
         """
         socket = _socket(context, zmq.DEALER)
+        secure_client(socket, keys)
+        link = cls("source", socket, uri)
+        if uri.scheme == "tcp":
+            link._reception = Reception(socket, keys.pair.public if keys else None)
         try:
             socket.connect(uri.endpoint)
         except zmq.ZMQError as error:
-            socket.close()
+            link.close()
             raise ConfigError(
                 f"uri: cannot connect to {uri}: {zmq.strerror(error.errno or 0)}"
             ) from None
-        link = cls("source", socket, uri)
         link._channel = Channel(session_id)
         return link
 
     @classmethod
-    def bind(cls, context: Context, uri: Uri) -> "ControlLink":
+    def bind(cls, context: Context, uri: Uri, keys: ServerKeys | None = None) -> "ControlLink":
         """The destination's end; ConfigError where the address cannot be had."""
         if uri.scheme == "unix":
             check_free(Path(uri.path), "uri")
         socket = _socket(context, zmq.ROUTER)
+        door = Door(context, socket, keys) if uri.scheme == "tcp" else None
         try:
-            socket.bind(uri.endpoint)
+            bind_privately(socket, uri.endpoint)
         except zmq.ZMQError as error:
+            if door is not None:
+                door.close()
             socket.close()
             raise ConfigError(
                 f"uri: cannot listen on {uri}: {zmq.strerror(error.errno or 0)}"
             ) from None
-        return cls("destination", socket, uri)
+        link = cls("destination", socket, uri)
+        link._door = door
+        if door is not None:
+            door.is_bound(link.endpoint)
+        return link
 
     @property
     def endpoint(self) -> str:
         """Where this end is bound."""
         return plain_endpoint(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """What to wait for: where one of them can be read, `receive` is due."""
+        beside = self._door.sockets if self._door else []
+        return [self.socket, *beside, *([self._reception.monitor] if self._reception else [])]
+
+    def is_in(self, ready: Container[object]) -> bool:
+        """Whether a poll has found something for this link."""
+        return any(socket in ready for socket in self.sockets)
 
     @property
     def session_id(self) -> bytes:
@@ -93,7 +125,13 @@ class ControlLink:
         assert self._channel is not None, "nobody to talk to yet"
         self.session.send(message)
         self._liveness.spoke(monotonic_ns())
-        self.socket.send_multipart([*self._route, self._channel.outgoing(message)])
+        self._say([*self._route, self._channel.outgoing(message)])
+
+    def _say(self, parts: list[bytes]) -> None:
+        """What finds no connection is repeated; a refused one never comes back, and is no place
+        to wait at."""
+        with suppress(zmq.Again):
+            self.socket.send_multipart(parts, zmq.NOBLOCK)
 
     def receive(self) -> Iterator[AnyMessage]:
         """What the peer has said by now, in order, each once.
@@ -101,6 +139,10 @@ class ControlLink:
         Where it has a new connection, the answers go there from now on: who knows the session
         is the peer.
         """
+        if self._door is not None:
+            self.turned_away += self._door.attend()
+        if self._reception is not None:
+            self._reception.look()
         while True:
             try:
                 *route, envelope = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -142,9 +184,7 @@ class ControlLink:
     def _refuse(self, route: list[bytes], envelope: bytes, error: RemoteProtocolError) -> None:
         """Tell a stranger why, in an envelope that it may be able to read."""
         answer = Channel(envelope[8:24].ljust(16, b"\0"))
-        self.socket.send_multipart(
-            [*route, answer.outgoing(Failed(reason=str(error), cancelled=False))]
-        )
+        self._say([*route, answer.outgoing(Failed(reason=str(error), cancelled=False))])
 
     def end(self, ending: Cancel | Failed) -> None:
         """Tell the peer that it is over, where it is there and does not know."""
@@ -155,7 +195,8 @@ class ControlLink:
         """As `beat`; and PeerLost when the other end is silent."""
         self.beat(now_ns)
         lost = self._liveness.is_lost(now_ns, self.patience_s)
-        if self._channel is not None and lost:
+        refused = self._reception is not None and self._reception.refusal is not None
+        if self._channel is not None and (lost or (refused and not self._was_heard)):
             raise PeerLost(self._silence())
 
     def beat(self, now_ns: int) -> None:
@@ -164,13 +205,17 @@ class ControlLink:
             return
         if self._repetition.is_due(now_ns, self._channel.first_unacknowledged):
             for envelope in self._channel.unacknowledged():
-                self.socket.send_multipart([*self._route, envelope])
+                self._say([*self._route, envelope])
         if self._liveness.owes_heartbeat(now_ns):
             self.send(Alive())
 
     def _silence(self) -> str:
         if not self._was_heard:
-            return f"nobody answers at {self._uri}: is a destination there, and free?"
+            seen = self._reception
+            if seen is not None and seen.refusal:
+                return f"the destination at {self._uri} refuses the connection: {seen.refusal}"
+            why = seen and seen.suspicion
+            return f"nobody answers at {self._uri}: {why or 'is a destination there, and free?'}"
         return f"the {self._peer_name} is gone: nothing heard for {self.patience_s:g} s"
 
     def await_commit(self, timeout_s: float) -> None:
@@ -181,6 +226,9 @@ class ControlLink:
         """Let the last word leave, then go. Idempotent."""
         if self.session.role == "destination" and not self.socket.closed:
             remove_socket(self.endpoint)
+        for watched in (self._door, self._reception):
+            if watched is not None:
+                watched.close()
         self.socket.close(LINGER_MS)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from protocol.digest import Buffer, page_seed
 from protocol.frames import Batch, PageKind, encode_batch
 from workers.codecs import compress
+from workers.keys import ClientKeys
 from workers.lanes import Lanes, Unreachable
 from workers.link import PoolAddress, PoolLink, work
 from workers.live import LiveSettings
@@ -43,6 +44,7 @@ class CompressSettings:
     memory: tuple[PassedFd, ...]
     hashes: PassedFd | None
     live: PassedFd
+    keys: ClientKeys | None = None
 
 
 def compress_worker(settings: CompressSettings) -> None:
@@ -65,7 +67,8 @@ class CompressWorker:
         seed = page_seed(settings.session)
         self._buffer = PageBuffer(settings.batch_pages, seed=seed)
         self._hasher = TableHasher(seed)
-        self._lanes = Lanes(context, link, settings.session, settings.address.worker)
+        worker = settings.address.worker
+        self._lanes = Lanes(context, link, settings.session, worker, settings.keys)
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
 
     def run(self) -> None:

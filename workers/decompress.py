@@ -20,7 +20,9 @@ from protocol.frames import Batch, FrameLimits
 from protocol.limits import PAGE_BYTES
 from protocol.uri import plain_endpoint
 from workers.codecs import decompress
-from workers.link import PoolAddress, PoolLink, work
+from workers.door import Door
+from workers.keys import ServerKeys
+from workers.link import PoolAddress, PoolLink, bind_privately, work
 from workers.memory import PassedFd, mapped_bytes, maybe_page_hashes
 from workers.messages import Arrived, Checked, Grant, ReadBack, Refused, Stop, Up
 from workers.pages import TableHasher
@@ -42,6 +44,7 @@ class DecompressSettings:
     slots: PassedFd
     memory: tuple[PassedFd, ...]
     hashes: PassedFd | None
+    keys: ServerKeys | None = None
 
 
 def decompress_worker(settings: DecompressSettings) -> None:
@@ -65,6 +68,7 @@ class DecompressWorker:
         self._data.rcvhwm = DATA_HIGH_WATER
         self._data.linger = 0
         self._data.maxmsgsize = 2 * settings.limits.payload_bytes + settings.limits.head_bytes
+        self._door = self._hang_door(context)
         self._greeted: set[bytes] = set()
         self._slots = memoryview(mapped_bytes(settings.slots.fd))
         self._granted: list[int] = []
@@ -74,16 +78,37 @@ class DecompressWorker:
 
     def run(self) -> None:
         """Take frames and grants until the pool says stop."""
-        self._data.bind(self._settings.endpoint)
-        self._link.send(Up(plain_endpoint(self._data.getsockopt_string(zmq.LAST_ENDPOINT))))
+        self._link.send(Up(self._bind()))
         while True:
             ready = self._wait()
+            self._attend(ready)
             if not self._hear():
                 return
             if self._data in ready:
                 self._take_frame()
             elif self._read_backs:
                 self._read_back(self._read_backs.pop(0))
+
+    def _hang_door(self, context: zmq.Context[zmq.Socket[bytes]]) -> Door | None:
+        """At a tcp port; a UNIX socket is guarded by its file's mode."""
+        if not self._settings.endpoint.startswith("tcp:"):
+            return None
+        door = Door(context, self._data, self._settings.keys)
+        for socket in door.sockets:
+            self._link.watch(socket)
+        return door
+
+    def _bind(self) -> str:
+        bind_privately(self._data, self._settings.endpoint)
+        endpoint = plain_endpoint(self._data.getsockopt_string(zmq.LAST_ENDPOINT))
+        if self._door is not None:
+            self._door.is_bound(endpoint)
+        return endpoint
+
+    def _attend(self, ready: Container[object]) -> None:
+        if self._door is not None and any(socket in ready for socket in self._door.sockets):
+            for refusal in self._door.attend():
+                self._link.send(refusal)
 
     def _wait(self) -> Container[object]:
         """Wait for something to do; without a slot to fill that is no frame."""

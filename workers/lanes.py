@@ -14,6 +14,7 @@ import zmq
 
 from protocol.digest import Buffer
 from protocol.frames import encode_hello
+from workers.keys import ClientKeys, secure_client
 from workers.link import PoolLink
 from workers.messages import Connect, Cut, Reconnect
 
@@ -54,10 +55,16 @@ class Lanes:
     """
 
     def __init__(
-        self, context: zmq.Context[Socket], link: PoolLink, session: bytes, worker: int
+        self,
+        context: zmq.Context[Socket],
+        link: PoolLink,
+        session: bytes,
+        worker: int,
+        keys: ClientKeys | None,
     ) -> None:
         self._context = context
         self._link = link
+        self._keys = keys
         self._hello = encode_hello(session, worker)
         self._endpoints: list[str] = []
         self._open: dict[int, Lane] = {}
@@ -99,6 +106,7 @@ class Lanes:
         socket.ipv6 = socket.immediate = True
         socket.sndhwm = HIGH_WATER
         socket.linger = 0
+        secure_client(socket, self._keys)
         monitor = socket.get_monitor_socket(LOST)
         self._link.watch(monitor)
         socket.connect(endpoint)

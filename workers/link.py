@@ -5,6 +5,7 @@ and it takes the pool's folder of sockets with it.
 """
 
 import multiprocessing
+import os
 import shutil
 import signal
 from collections import deque
@@ -126,6 +127,15 @@ class PoolLink:
     def send(self, message: FromWorker) -> None:
         """Tell the pool."""
         self._socket.send(encode(message))
+
+
+def bind_privately(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Bind; the file of a UNIX socket is for its owner alone, whatever the umask is."""
+    before = os.umask(0o177)
+    try:
+        socket.bind(endpoint)
+    finally:
+        os.umask(before)
 
 
 def remove_socket(endpoint: str) -> None:

@@ -153,6 +153,13 @@ class Refused(PoolMessage, frozen=True):
     seq: int
 
 
+class TurnedAway(PoolMessage, frozen=True):
+    """From a decompress worker: somebody who was not let in, and why."""
+
+    address: str
+    reason: str
+
+
 class Broken(PoolMessage, frozen=True):
     """From any worker: it failed; `kind` names a class in protocol.errors."""
 
@@ -161,7 +168,9 @@ class Broken(PoolMessage, frozen=True):
 
 
 ToWorker = Connect | Reconnect | SendJob | ScanJob | Grant | ReadBack | Ping | Stop
-FromWorker = Up | Pong | Sent | Unsent | Scanned | Cut | Arrived | Checked | Refused | Broken
+FromWorker = (
+    Up | Pong | Sent | Unsent | Scanned | Cut | Arrived | Checked | Refused | TurnedAway | Broken
+)
 
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_WORKER = msgspec.msgpack.Decoder(ToWorker)

@@ -14,7 +14,7 @@ import zmq
 from protocol import errors
 from protocol.errors import WorkerError
 from workers.fork_server import fork_server, wake_fork_server
-from workers.link import PoolAddress, remove_socket
+from workers.link import PoolAddress, bind_privately, remove_socket
 from workers.messages import (
     Broken,
     FromWorker,
@@ -240,7 +240,7 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> zmq.Socket[
     try:
         socket = context.socket(zmq.ROUTER)
         socket.linger = 0
-        socket.bind(PoolAddress(folder, 0).endpoint)
+        bind_privately(socket, PoolAddress(folder, 0).endpoint)
     except zmq.ZMQError as error:
         _remove(folder)
         why = zmq.strerror(error.errno or 0)

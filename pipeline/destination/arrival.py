@@ -16,7 +16,7 @@ from pipeline.destination.reassembly import GRANTS, Reassembly
 from pipeline.extents import decode_extents
 from protocol import control as c
 from protocol.errors import IntegrityError, RemoteProtocolError
-from workers.messages import Arrived, Checked, FromWorker, Grant, Refused, Up
+from workers.messages import Arrived, Checked, FromWorker, Grant, Refused, TurnedAway, Up
 from workers.pages import Hashes, Pages
 from workers.pool import Pool
 
@@ -40,6 +40,8 @@ class Arrival:
         self._granted: dict[int, set[int]] = {}
         self._lanes: list[int] = []
         self._decompress_ns = 0
+        self.turned_away: deque[TurnedAway] = deque()
+        """Who was not let in at the workers' ports, until somebody tells of it."""
         self.unsaid: deque[c.Redo | c.Endpoint] = deque()
         """What the source has to hear, as soon as the session lets it be said."""
 
@@ -65,6 +67,8 @@ class Arrival:
                 self.unsaid.append(c.Redo(seq=seq, reason=reason))
             case Refused(reason=reason):
                 raise RemoteProtocolError(reason)
+            case TurnedAway():
+                self.turned_away.append(message)
             case Up(endpoint):
                 self._grant(worker)
                 lane = self._lanes.index(worker)

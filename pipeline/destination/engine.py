@@ -24,6 +24,7 @@ from protocol.errors import ConfigError
 from protocol.frames import FrameLimits
 from protocol.uri import Uri
 from workers.decompress import DecompressSettings, decompress_worker
+from workers.keys import ServerKeys
 from workers.link import ZMQ_DESCRIPTORS, remove_socket
 from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
 from workers.pages import ZERO_HASH, Hashes
@@ -42,8 +43,15 @@ class IncomingEngine:
 
     arrival: Arrival | None = None
 
-    def __init__(self, uri: Uri, cancel: Event, on_tick: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        uri: Uri,
+        cancel: Event,
+        on_tick: Callable[[int], None],
+        keys: ServerKeys | None = None,
+    ) -> None:
         self._uri = uri
+        self._keys = keys
         check_descriptors(ZMQ_DESCRIPTORS)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._fds: list[int] = []
@@ -51,7 +59,7 @@ class IncomingEngine:
         self._pool: Pool | None = None
         self._reassembly: Reassembly | None = None
         try:
-            self.link = ControlLink.bind(self._context, uri)
+            self.link = ControlLink.bind(self._context, uri, keys)
         except ConfigError:
             self._context.destroy()
             raise
@@ -105,6 +113,7 @@ class IncomingEngine:
                 slots=PassedFd(slots),
                 memory=tuple(PassedFd(block.fd) for block in blocks),
                 hashes=PassedFd(self._fds[0]) if self._fds else None,
+                keys=self._keys,
             ),
             self.pump.hear_and_tick,
         )

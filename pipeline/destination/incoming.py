@@ -7,6 +7,7 @@ from time import monotonic
 import structlog
 
 from pipeline.config.adjustable import Adjustable
+from pipeline.config.links import server_keys
 from pipeline.config.model import Config
 from pipeline.destination.arrivals import guest_maker
 from pipeline.destination.receiver import Receiver
@@ -45,12 +46,14 @@ class Incoming:
     def listen(self, uri: Uri) -> None:
         """Wait for a source at `uri`; ConfigError where that cannot be, and another one may do."""
         self.status.change(Status.NONE, Status.SETUP)
+        keys = server_keys(self.settings.config.security, uri)
         self.receiver = Receiver(
             uri,
             lambda: self.settings.config,
             guest_maker(self.settings.config),
             self.status,
             cancel=self.cancel,
+            keys=keys,
             on_tick=self._tick,
         )
         structlog.get_logger().info("listening", socket_address=self.receiver.engine.link.endpoint)

@@ -5,20 +5,24 @@ looks. Decides nothing.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from time import monotonic_ns
 
+import structlog
 import zmq
 
 from pipeline.control_link import ControlLink
 from pipeline.destination.acknowledgement import IDLE_MS, Acknowledgement
 from pipeline.destination.arrival import Arrival
+from pipeline.destination.turned_away import TurnedAwayWords
 from protocol import control as c
 from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_DEVICE_BYTES
 from protocol.session import Stage
+from workers.messages import TurnedAway
 
 POLL_MS = 50
 """The longest wait; bounds how late a heartbeat, a cancel or a deadline is seen."""
@@ -42,7 +46,9 @@ class IncomingPump:
         self._acknowledgement = Acknowledgement()
         self._checked_ns = 0
         self._poller = zmq.Poller()
-        self._poller.register(link.socket, zmq.POLLIN)
+        for socket in link.sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._words = TurnedAwayWords()
         self.hello: c.Hello | None = None
         self.verify: c.Verify | None = None
         self.devices = bytearray()
@@ -90,7 +96,7 @@ class IncomingPump:
         if arrival is not None and not self.committed:
             self._hear_workers(arrival, ready)
             self._acknowledge(arrival, idle=not ready)
-        if self._link.socket in ready:
+        if self._link.is_in(ready):
             self._hear_link()
         self._tick()
 
@@ -103,14 +109,23 @@ class IncomingPump:
         for message in self._link.receive():
             self._hear_peer(message)
             self._tick()
+        self._tell(self._link.turned_away)
 
     def _hear_workers(self, arrival: Arrival, ready: Mapping[object, int]) -> None:
         for worker, message in arrival.pool.receive():
             arrival.hear(worker, message)
+        self._tell(arrival.turned_away)
         now_ns = monotonic_ns()
         if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
             self._checked_ns = now_ns
             arrival.check_workers(now_ns, lambda: self._link.beat(monotonic_ns()))
+
+    def _tell(self, turned_away: deque[TurnedAway]) -> None:
+        """Log who was not let in."""
+        while turned_away:
+            words = self._words.maybe_words(turned_away.popleft(), monotonic_ns())
+            if words is not None:
+                structlog.get_logger().warning(words)
 
     def _tick(self) -> None:
         now_ns = monotonic_ns()

@@ -22,6 +22,7 @@ from protocol.limits import PAGES_A_MESSAGE, REASON_CHARS
 from protocol.session import Stage
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
+from workers.keys import ServerKeys
 
 
 class Receiver:
@@ -41,12 +42,13 @@ class Receiver:
         *,
         cancel: Event | None = None,
         on_tick: Callable[[int], None] = lambda _: None,
+        keys: ServerKeys | None = None,
     ) -> None:
         self._config = config
         self._status = status
         self._run_state = "running"
         self.cancel = cancel or Event()
-        self.engine = IncomingEngine(uri, self.cancel, on_tick)
+        self.engine = IncomingEngine(uri, self.cancel, on_tick, keys)
         self.custody = Custody(make_guest)
         self.error: str | None = None
 

@@ -95,7 +95,7 @@ def incoming(
     """Wait for one guest: the destination.
 
     \b
-    pageferry incoming --uri tcp:0.0.0.0:4444
+    pageferry incoming configs/two-machines.yaml --uri tcp:0.0.0.0:4444
     pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
     pageferry incoming --uri defer --qmp /tmp/ferry-in.qmp
     """
@@ -145,7 +145,7 @@ def migrate(
     return perform(lambda observer: serve_source(loaded, to, qmp, observer), json_path, quiet=quiet)
 
 
-for tool in (tools.guest, tools.resolve, tools.cleanup, tools.check, tools.schema):
+for tool in (tools.guest, tools.keygen, tools.resolve, tools.cleanup, tools.check, tools.schema):
     app.command()(tool)
 
 

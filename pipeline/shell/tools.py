@@ -111,3 +111,19 @@ def schema() -> None:
     pageferry schema > pageferry.schema.json
     """
     sys.stdout.write(json.dumps(Config.model_json_schema(), indent=2) + "\n")
+
+
+def keygen(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
+) -> None:
+    """Make keys for encrypted links.
+
+    Prints the public key, which is in DIR/pageferry.key, too: the other end's security.peers
+    names it. The secret one in DIR/pageferry.key_secret stays on this machine.
+
+    \b
+    pageferry keygen keys
+    """
+    from pipeline.config.keys import make_keys
+
+    write_out(f"{make_keys(folder).decode()}\n")

@@ -26,6 +26,7 @@ from protocol.errors import Cancelled, NotStartedThere
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
+from workers.keys import ClientKeys
 
 DEVICES_MS = 25.0
 """Save, transfer, load and start of a synthetic guest: 12 to 25 ms on two busy cores."""
@@ -49,6 +50,7 @@ class Coordinator:
         *,
         cancel: Event | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
+        keys: ClientKeys | None = None,
     ) -> None:
         self._config = config
         self._guest = guest
@@ -59,7 +61,7 @@ class Coordinator:
         """Leave pre-switchover."""
         self.has_stopped = False
         """Whether the guest was stopped for the switch-over, and not let go on since."""
-        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick)
+        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
         self.custody = Custody(guest, config.name, self.engine.session_id)

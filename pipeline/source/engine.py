@@ -28,6 +28,7 @@ from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
+from workers.keys import ClientKeys
 from workers.link import ZMQ_DESCRIPTORS, PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
@@ -56,8 +57,10 @@ class SourceEngine:
         uri: Uri,
         cancel: Event,
         on_tick: Callable[[int], None],
+        keys: ClientKeys | None = None,
     ) -> None:
         self.config = config
+        self._keys = keys
         self.guest = guest
         self.tracking = tracking
         self.block_pages = tuple(block.pages for block in guest.blocks)
@@ -76,7 +79,7 @@ class SourceEngine:
             opened.callback(self.live.close)
             self.live.level = config.parameters.compress_level
             self.live.rate = config.parameters.max_bandwidth
-            self.link = ControlLink.connect(context, uri, self.session_id)
+            self.link = ControlLink.connect(context, uri, self.session_id, keys)
             opened.callback(self.link.close)
             self.pool = Pool(context, "compress")
             opened.callback(self.pool.stop)
@@ -142,6 +145,7 @@ class SourceEngine:
             memory=memory,
             hashes=hashes,
             live=PassedFd(self._live_fd),
+            keys=self._keys,
         )
 
     def _survey(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from threading import Event
 
 from pipeline.config.adjustable import Adjustable
+from pipeline.config.links import client_keys
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
@@ -86,6 +87,7 @@ class Outgoing:
         ConfigError where nobody can be reached there.
         """
         try:
+            keys = client_keys(self.settings.config.security, uri)
             tracking = start_tracking(self.settings.config.tracker, self.guest)
             self.coordinator = Coordinator(
                 self.settings.config,
@@ -95,6 +97,7 @@ class Outgoing:
                 uri,
                 self._tick,
                 cancel=self._cancel,
+                keys=keys,
                 on_guest=lambda runs: self.on_guest(runs),
             )
         except ConfigError as error:

@@ -67,8 +67,8 @@ class SourcePump:
         self.on_found: Callable[[int, Pages], None] = _nobody_asked
         self.mismatches: list[tuple[int, Pages]] = []
         self._poller = zmq.Poller()
-        self._poller.register(link.socket, zmq.POLLIN)
-        self._poller.register(pool.socket, zmq.POLLIN)
+        for socket in (*link.sockets, pool.socket):
+            self._poller.register(socket, zmq.POLLIN)
 
     def watch_workers(self) -> None:
         """Wake up when a worker ends, too."""
@@ -112,7 +112,7 @@ class SourcePump:
         if self.cancellable:
             for worker, message in self._pool.receive():
                 self._hear_worker(worker, message)
-        if self._link.socket in ready:
+        if self._link.is_in(ready):
             self._hear_link()
         if self._pool.ended in ready:
             self._checked_ns = 0  # look after them now

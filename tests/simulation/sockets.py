@@ -1,5 +1,6 @@
 """Sockets and pollers, in the words of ZeroMQ, for processes that live in virtual time."""
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Waitable:
 class Monitor(Waitable):
     """Tells when a connection is lost."""
 
-    lost = False
+    lost = closed = False
 
     def ready(self, flags: int) -> int:
         """Readable once the connection was lost."""
@@ -53,7 +54,7 @@ class Monitor(Waitable):
         if not self.lost:
             raise Again
         self.lost = False
-        return []
+        return [struct.pack("=hi", zmq.Event.DISCONNECTED, 0), b""]
 
     def getsockopt(self, option: int) -> int:
         """Its events."""
@@ -61,6 +62,7 @@ class Monitor(Waitable):
 
     def close(self, linger_ms: int = 0) -> None:
         """Look no more."""
+        self.closed = True
 
 
 class Part:
@@ -85,6 +87,7 @@ class Socket(Waitable):
         self.endpoint = ""
         self.identity = b""
         self.monitor: Monitor | None = None
+        self.handshake_ivl = 0
         self.closed = self.ipv6 = self.immediate = False
         self.maxmsgsize = self.linger = self.sndhwm = self.rcvhwm = 0
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import zmq
 
+from pipeline.config.keys import make_keys
 from pipeline.shell.cli import run_command
 from tests.system.migrations import ROOT, listen, settings
 
@@ -90,11 +91,47 @@ def test_a_port_in_use(
     ("address", "told"), [("10.255.255.254:4444", "cannot listen"), ("no.such.host.:1", "uri: ")]
 )
 def test_an_address_that_is_not_here(
-    folder: Path, address: str, told: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, address: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A traceback of the messaging library."""
     assert folder.exists()
-    assert told in complaint(capsys, "incoming", "--quiet", "--uri", f"tcp:{address}")
+    make_keys(tmp_path / "keys")
+    keys = f"{{keys: {tmp_path}/keys, peers: [{tmp_path}/keys/pageferry.key]}}"
+    options = ("--uri", f"tcp:{address}", "--set", f"security={keys}")
+    assert told in complaint(capsys, "incoming", "--quiet", *options)
+
+
+@pytest.mark.parametrize("command", ["incoming", "migrate", "run"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "192.0.2.1", "no.such.host."])
+def test_other_machines_without_keys(
+    folder: Path, config: str, command: str, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guest's memory on a network, for all to read."""
+    assert folder.exists()
+    line = complaint(capsys, command, config, "--quiet", "--set", f"uri='tcp:{host}:4444'")
+    assert "is not of this machine alone" in line
+    assert "pageferry keygen DIR" in line
+
+
+@pytest.mark.parametrize("command", ["incoming", "migrate"])
+def test_keys_that_others_can_read(
+    folder: Path, tmp_path: Path, config: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret that is none, taken as if it was."""
+    assert folder.exists()
+    make_keys(tmp_path / "keys")
+    (tmp_path / "keys/pageferry.key_secret").chmod(0o644)
+    keys = f"{{keys: {tmp_path}/keys, peers: [{tmp_path}/keys/pageferry.key]}}"
+    options = ("--uri", "tcp:127.0.0.1:0", "--set", f"security={keys}")
+    assert "has mode 0644" in complaint(capsys, command, config, "--quiet", *options)
+
+
+def test_keygen_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key in use that is overwritten; a traceback."""
+    assert run_command(["keygen", str(tmp_path / "keys")]) == 0
+    assert capsys.readouterr().out.strip() in (tmp_path / "keys/pageferry.key").read_text()
+    assert "are not overwritten" in complaint(capsys, "keygen", str(tmp_path / "keys"))
+    assert "Not a directory" in complaint(capsys, "keygen", "/dev/null/keys")
 
 
 def test_a_file_that_is_no_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

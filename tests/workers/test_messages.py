@@ -28,6 +28,7 @@ FROM_WORKER: list[m.FromWorker] = [
     m.Refused("why", True, 7),
     m.Cut(1),
     m.Pong(),
+    m.TurnedAway("192.0.2.1:1", "no key"),
     m.Broken("GuestError", "gone"),
 ]
 
