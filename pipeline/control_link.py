@@ -21,6 +21,8 @@ from protocol.uri import Uri, plain_endpoint
 from workers.link import remove_socket
 
 Context = zmq.Context[zmq.Socket[bytes]]
+MEET_SECONDS = 30.0
+"""For the command of a byte stream to log in somewhere, and to start a destination there."""
 LINGER_MS = 500
 """How long a last word may take to leave; a cancel has a second in all."""
 
@@ -56,6 +58,8 @@ class ControlLink:
             ) from None
         link = cls("source", socket, uri)
         link._channel = Channel(session_id)
+        if uri.is_stream:
+            link.patience_s = MEET_SECONDS
         return link
 
     @classmethod
@@ -127,6 +131,8 @@ class ControlLink:
             if route != self._route or isinstance(error, FrameDamaged):
                 return None  # a stranger; or what will be repeated
             raise
+        if not self._was_heard:
+            self.patience_s = SILENCE_SECONDS
         self._route, self._was_heard = route, True
         self._liveness.heard(monotonic_ns())
         return message

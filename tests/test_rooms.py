@@ -24,6 +24,7 @@ FORBIDDEN = {
     "pipeline/config": OUTSIDE | DRIVERS | {"pipeline.guests", "pipeline.tracking"},
     "pipeline/guests": OUTSIDE | DRIVERS,
     "pipeline/tracking": OUTSIDE | DRIVERS,
+    "pipeline/streams": OUTSIDE | {"pipeline.source", "pipeline.destination", "pipeline.shell.cli"},
     "pipeline/source": OUTSIDE | {"pipeline.destination", "pipeline.shell.cli"},
     "pipeline/destination": OUTSIDE | {"pipeline.source", "pipeline.shell.cli"},
 }

@@ -61,7 +61,8 @@ class Loss(NamedTuple):
         return self._replace(reason=f"{self.reason}, {task}")
 
 
-def _context() -> ForkServerContext:
+def fork_server() -> ForkServerContext:
+    """What starts processes that have the workers' imports done."""
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload(_PRELOAD)
     return forkserver
@@ -73,7 +74,7 @@ def warm_up() -> None:
     A signal for the whole process group is a cancel, and the command's to hear. WorkerError
     where it cannot be started.
     """
-    _context()
+    fork_server()
     try:
         resource_tracker.ensure_running()  # it would unblock the signals again
         with _signals_blocked():
@@ -134,7 +135,7 @@ class Pool:
 
         `tick` is called all the while, so that the peer hears from this end.
         """
-        forkserver = _context()
+        forkserver = fork_server()
 
         def launch(worker: int, tick: Callable[[], None]) -> WorkerProcess:
             made = settings(PoolAddress(self._folder, worker))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.shell.signals import cancelled_by_signals
+from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.control import Hello
 from protocol.errors import GuestError, MigrationError, RemoteProtocolError
@@ -40,29 +42,45 @@ def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -
     """
     status = StatusMachine(INCOMING_TRANSITIONS)
     timeline = Timeline(status)
+    with ExitStack() as left:
+        way = left.enter_context(way_to(uri, "destination"))
+        receiver = _receiver(config, way, status, timeline, observer)
+        left.enter_context(cancelled_by_signals(receiver.cancel))
+        address = str(uri) if uri.is_stream else receiver.engine.link.endpoint
+        structlog.get_logger().info("listening", socket_address=address)
+        warm_up()
+        try:
+            receiver.receive()
+            way.close()
+            return _keep(receiver, _result(receiver, status, timeline), stay)
+        finally:
+            if receiver.guest is not None:
+                receiver.guest.close()
 
+
+def _receiver(
+    config: Config, way: Way, status: StatusMachine, timeline: Timeline, observer: Observer
+) -> Receiver:
     def tell() -> None:
         observer(_progress(receiver, status, timeline))
 
+    show = every_so_often(tell)
+
+    def on_tick(now_ns: int) -> None:
+        way.check()
+        show(now_ns)
+
     receiver = Receiver(
-        uri,
+        way.uri,
         config.parameters,
         _guest_maker(config),
         status,
         autostart=config.autostart,
         commit_timeout_s=config.commit_timeout,
-        on_tick=every_so_often(tell),
+        on_tick=on_tick,
     )
     status.notify(lambda _: tell())
-    with cancelled_by_signals(receiver.cancel):
-        structlog.get_logger().info("listening", socket_address=receiver.engine.link.endpoint)
-        warm_up()
-        try:
-            receiver.receive()
-            return _keep(receiver, _result(receiver, status, timeline), stay)
-        finally:
-            if receiver.guest is not None:
-                receiver.guest.close()
+    return receiver
 
 
 def _progress(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Progress:

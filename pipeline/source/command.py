@@ -16,9 +16,10 @@ from pipeline.result import Result
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
+from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from pipeline.tracking.choice import start_tracking
-from protocol.status import StatusMachine
+from protocol.status import Status, StatusMachine
 from protocol.uri import Uri
 from workers.pool import warm_up
 
@@ -55,18 +56,21 @@ def migrate(
     here. `watch` is called at every tick and may raise a MigrationError. ConfigError
     for the user's mistakes; whatever else goes wrong is in the result.
     """
-    warm_up()
-    own = make_guest(config) if guest is None else guest
-    try:
-        return _send(config, uri, observer, own, status or StatusMachine(), watch)
-    finally:
-        if guest is None:
-            own.close()
+    with way_to(uri, "source") as way:
+        warm_up()
+        own = make_guest(config) if guest is None else guest
+        try:
+            result = _send(config, way, observer, own, status or StatusMachine(), watch)
+            way.completed = result.status is Status.COMPLETED
+            return result
+        finally:
+            if guest is None:
+                own.close()
 
 
 def _send(
     config: Config,
-    uri: Uri,
+    way: Way,
     observer: Observer,
     guest: SourceGuest,
     status: StatusMachine,
@@ -77,10 +81,11 @@ def _send(
 
     def on_tick(now_ns: int) -> None:
         watch()
+        way.check()
         show(now_ns)
 
     tracking = start_tracking(config.tracker, guest)
-    coordinator = Coordinator(config, guest, tracking, status, uri, on_tick)
+    coordinator = Coordinator(config, guest, tracking, status, way.uri, on_tick)
     status.notify(lambda _: observer(progress_of(coordinator, status, timeline)))
     with cancelled_by_signals(coordinator.cancel):
         coordinator.migrate()

@@ -173,7 +173,7 @@ def _stand_ins(stage: Stage) -> list[tuple[object, object]]:
         (close_all, nothing),
         (keep_large_allocations, nothing),
         (wake_fork_server, nothing),
-        (pool._context, nothing),
+        (pool.fork_server, nothing),
         (WorkerProcess, stage.worker),
         (store.create_record, lambda record: stage.world.disk.create(record)),
         (processes.this_process, lambda: stage.world.processes.this()),
