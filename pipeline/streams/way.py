@@ -14,6 +14,9 @@ import structlog
 
 from pipeline.shell.signals import cancelled_by_signals
 from pipeline.streams.ends import claim
+from pipeline.streams.player import PlayerSettings, player
+from pipeline.streams.saved import check_place, open_saved
+from pipeline.streams.saver import SaverSettings, saver
 from pipeline.streams.stand_in import StandIn
 from pipeline.streams.tunnel import TunnelSettings, tunnel
 from protocol.session import Role
@@ -85,9 +88,32 @@ def _tunnel(uri: Uri, role: Role) -> StandIn:
             os.close(fd)
 
 
+def _saver(uri: Uri, role: Role) -> StandIn:
+    check_place(Path(uri.path))
+
+    def settings(folder: Path, leash: PassedFd) -> SaverSettings:
+        return SaverSettings(folder, leash, uri.stands_at(str(folder / SOCKET)))
+
+    return StandIn(f"the saver of {uri}", saver, settings)
+
+
+def _player(uri: Uri, role: Role) -> StandIn:
+    file = open_saved(Path(uri.path))
+
+    def settings(folder: Path, leash: PassedFd) -> PlayerSettings:
+        return PlayerSettings(folder, leash, uri.stands_at(str(folder / SOCKET)), PassedFd(file))
+
+    try:
+        return StandIn(f"the player of {uri}", player, settings)
+    finally:
+        os.close(file)
+
+
 _STAND_INS: dict[tuple[str, Role], Callable[[Uri, Role], StandIn]] = {
     ("exec", "source"): _tunnel,
     ("exec", "destination"): _tunnel,
     ("fd", "source"): _tunnel,
     ("fd", "destination"): _tunnel,
+    ("file", "source"): _saver,
+    ("file", "destination"): _player,
 }
