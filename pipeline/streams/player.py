@@ -16,9 +16,16 @@ from pipeline.streams.leash import Leash, stand
 from pipeline.streams.saved import SavedReader
 from protocol import control as c
 from protocol.channel import Channel, session_of
-from protocol.errors import IntegrityError, MigrationError, PeerLost, RemoteProtocolError
+from protocol.errors import (
+    IntegrityError,
+    LocalProtocolError,
+    MigrationError,
+    PeerLost,
+    RemoteProtocolError,
+)
 from protocol.frames import encode_hello, maybe_seq
 from protocol.limits import REASON_CHARS
+from protocol.session import Stage
 from protocol.stream import Kind, Record
 from protocol.uri import Uri
 from workers.memory import PassedFd
@@ -59,7 +66,9 @@ def _run(settings: PlayerSettings, leash: Leash) -> None:
         try:
             play.run(SavedReader(settings.file.fd), Channel(session))
         except MigrationError as error:
-            link.end(c.Cancel(reason=str(error)[:REASON_CHARS], failed=True))
+            wrong = isinstance(error, LocalProtocolError | RemoteProtocolError)
+            told = f"{settings.uri.path} is no saved guest: {error}" if wrong else str(error)
+            link.end(c.Cancel(reason=told[:REASON_CHARS], failed=True))
             raise
         finally:
             link.close()
@@ -93,6 +102,7 @@ class Player:
         self._lanes: list[Socket] = []
         self._out: dict[int, Record] = {}
         self._window = 0
+        self._seq = 0
 
     def run(self, file: SavedReader, channel: Channel) -> None:
         """Say and send what is in `file`; `channel` knows what was said there in which order."""
@@ -104,12 +114,12 @@ class Player:
                 if message is None:
                     raise RemoteProtocolError("a message of the saved guest is missing")
                 self._say(message)
-        if not isinstance(self._answers.get(c.Started), c.Started):
+        if c.Started not in self._answers:
             raise RemoteProtocolError("the saved guest has no device state")
 
     def _say(self, message: c.AnyMessage) -> None:
-        if isinstance(message, c.RoundStart | c.Verify):
-            self._wait(lambda: not self._out)
+        self._check_seq(message)
+        self._wait(lambda: not self._out)
         self._link.send(message)
         match message:
             case c.Hello():
@@ -122,6 +132,14 @@ class Player:
             case c.Devices(last=True):
                 self._expect(c.Ready)
                 self._commit()
+
+    def _check_seq(self, message: c.AnyMessage) -> None:
+        """Nobody is to wait for frames that there are not."""
+        match message:
+            case c.RoundStart(first_seq=seq) if seq != self._seq + 1:
+                raise RemoteProtocolError(f"a round from frame {seq} on, after {self._seq}")
+            case c.Verify(last_seq=seq) if seq != self._seq:
+                raise RemoteProtocolError(f"a verification of {seq} frames, after {self._seq}")
 
     def _commit(self) -> None:
         """The file is whole, and all of it is there: let the guest begin."""
@@ -142,8 +160,10 @@ class Player:
     def _send(self, record: Record) -> None:
         """Send a frame once the window has room; it is at hand until it is applied."""
         seq = maybe_seq(record.parts[0])
-        if not self._lanes or len(record.parts) != 2:
-            raise RemoteProtocolError("a frame of the saved guest is none, or in the wrong place")
+        is_frame = len(record.parts) == 2 and seq == self._seq + 1
+        if not is_frame or self._link.session.stage is not Stage.MOVING:
+            raise RemoteProtocolError(f"no frame {self._seq + 1} where it should be")
+        self._seq = seq
         self._wait(lambda: len(self._out) < self._window)
         self._out[seq] = record
         self._transmit(seq)
