@@ -1,6 +1,7 @@
 """Migrations through a command's pipes and through descriptors: as over a network."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -187,6 +188,21 @@ def test_a_guest_behind_a_command_stays(folder: Path) -> None:
         assert not (folder / "there.json").exists(), "it has not stayed"
     wait_until((folder / "there.json").exists, 15)
     assert result_in(folder / "there.json").self_check == "clean"
+
+
+def test_with_descriptor_0_standard_output_is_silent(folder: Path) -> None:
+    """A summary in the middle of whatever standard output is there."""
+    with socket_pair() as (here_fds, there_fds), (folder / "out").open("w") as out:
+        words = shlex.split(destination(folder / "there.json"))
+        there = subprocess.Popen(words, cwd=ROOT, stdin=there_fds[0], stdout=out, stderr=out)
+        uri = f"fd:{here_fds[0]}"
+        here = Command(folder, "migrate", "--uri", uri, config=settings(), pass_fds=here_fds)
+    with here:
+        assert here.code() == 0, here.words
+        assert there.wait(10) == 0
+    assert result_in(folder / "there.json").self_check == "clean"
+    assert "self-check" not in (folder / "out").read_text()
+    (folder / "out").unlink()
 
 
 @pytest.mark.parametrize(
