@@ -27,6 +27,8 @@ from workers.link import bind_privately, remove_socket
 from workers.messages import TurnedAway
 
 Context = zmq.Context[zmq.Socket[bytes]]
+MEET_SECONDS = 30.0
+"""For the command of a byte stream to log in somewhere, and to start a destination there."""
 LINGER_MS = 500
 """How long a last word may take to leave; a cancel has a second in all."""
 
@@ -71,6 +73,8 @@ class ControlLink:
                 f"uri: cannot connect to {uri}: {zmq.strerror(error.errno or 0)}"
             ) from None
         link._channel = Channel(session_id)
+        if uri.is_stream:
+            link.patience_s = MEET_SECONDS
         return link
 
     @classmethod
@@ -120,6 +124,11 @@ class ControlLink:
         """When the peer was heard last, in monotonic ns."""
         return self._liveness.heard_ns
 
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether the peer has heard everything."""
+        return self._channel is None or self._channel.first_unacknowledged is None
+
     def send(self, message: AnyMessage) -> None:
         """Say `message`; LocalProtocolError where the session forbids it."""
         assert self._channel is not None, "nobody to talk to yet"
@@ -164,6 +173,8 @@ class ControlLink:
             if route != self._route or isinstance(error, FrameDamaged):
                 return None  # a stranger; or what will be repeated
             raise
+        if not self._was_heard:
+            self.patience_s = SILENCE_SECONDS
         self._route, self._was_heard = route, True
         self._liveness.heard(monotonic_ns())
         return message

@@ -31,6 +31,11 @@ def session_of(envelope: bytes | memoryview) -> bytes:
     return _open(envelope)[0]
 
 
+def message_in(envelope: bytes | memoryview) -> AnyMessage:
+    """The message in an envelope, whatever its session and its number; errors as `session_of`."""
+    return decode_message(_open(envelope)[-1])
+
+
 class Channel:
     """One end of the numbered conversation of one session.
 

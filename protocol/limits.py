@@ -13,6 +13,8 @@ MAX_BATCH_PAGES = 1024
 
 MAX_WINDOW = 4096
 MAX_ENDPOINTS = 255
+MAX_LANE = 511
+"""A worker that takes the place of a lost one has a number of its own."""
 MAX_CONTROL_BYTES = 1 << 20
 DEVICE_PIECE_BYTES = 512 << 10
 MAX_DEVICE_BYTES = 256 << 20

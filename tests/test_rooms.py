@@ -27,8 +27,9 @@ MAY_KNOW = {
     "records": set(),
     "guests": {"records"},
     "leftovers": {"guests", "records"},
-    "source": {"config", "guests", "leftovers", "records"},
-    "destination": {"config", "guests", "leftovers", "records"},
+    "streams": {"config"},
+    "source": {"config", "guests", "leftovers", "records", "streams"},
+    "destination": {"config", "guests", "leftovers", "records", "streams"},
     "monitor": {"config", "destination", "guests", "source"},
     "shell": {"config", "destination", "guests", "leftovers", "monitor", "records", "source"},
 }

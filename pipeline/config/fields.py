@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from pipeline.config.units import PATTERN, dump_bytes, parse_bytes
 from protocol.errors import ConfigError
 from protocol.limits import MAX_BLOCK_PAGES, PAGE_BYTES
+from protocol.session import Role
 from protocol.uri import parse_uri
 
 
@@ -83,13 +84,13 @@ def _uri(text: str) -> str:
         raise ValueError("which " + str(error).removeprefix(f"uri: {text!r} ")) from None
 
 
-def absolute_uri(text: str) -> str:
+def absolute_uri(text: str, role: Role | None = None) -> str:
     """`text`, a path in it made absolute: the other end may be in another folder.
 
-    ConfigError where it is no URI.
+    ConfigError where it is no URI, in the words of the end that is given.
     """
-    uri = parse_uri(text)
-    return f"unix:{Path(uri.path).absolute()}" if uri.scheme == "unix" else text
+    uri = parse_uri(text, role)
+    return f"{uri.scheme}:{Path(uri.path).absolute()}" if uri.path else text
 
 
 Size = Annotated[

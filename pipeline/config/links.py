@@ -49,7 +49,7 @@ def protection(security: Security, uri: Uri) -> Protection:
 
     Pure: a host name is looked up by nobody, and only `localhost` is known for this machine.
     """
-    if uri.scheme == "unix":
+    if uri.scheme != "tcp":
         return "local"
     if security.keys is not None and not security.peers:
         raise ConfigError("security.peers: found none, expected the public key of the other end")

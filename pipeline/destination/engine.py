@@ -68,7 +68,7 @@ class IncomingEngine:
     def socket_paths(self, parameters: Parameters) -> tuple[str, ...]:
         """The files of the sockets that a migration binds: of the control connection, then of
         all workers that there may be; none with tcp."""
-        if self._uri.scheme != "unix":
+        if self._uri.scheme == "tcp":
             return ()
         workers = range(parameters.decompress_threads + REPLACEMENTS)
         endpoints = [self._uri.endpoint, *map(self._uri.data_endpoint, workers)]

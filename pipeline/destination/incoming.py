@@ -1,6 +1,7 @@
 """The arrival of one guest here: what may be set before it comes, and what it does afterwards."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Event
 from time import monotonic
 
@@ -15,6 +16,7 @@ from pipeline.destination.report import progress_of, result_of
 from pipeline.guests.base import ArrivingGuest
 from pipeline.progress import Observer, every_so_often
 from pipeline.result import Result
+from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.errors import GuestError
 from protocol.status import FINISHED, INCOMING_TRANSITIONS, Status, StatusMachine
@@ -39,6 +41,8 @@ class Incoming:
         self.idle: Callable[[float], object] = self.cancel.wait
         self.on_guest: Callable[[bool], None] = lambda _: None
         self._observer = observer
+        self._way: Way | None = None
+        self._opened = ExitStack()
         self._timeline = Timeline(self.status)
         self._show = every_so_often(self._tell)
         self.status.notify(lambda _: self._tell())
@@ -46,22 +50,30 @@ class Incoming:
     def listen(self, uri: Uri) -> None:
         """Wait for a source at `uri`; ConfigError where that cannot be, and another one may do."""
         self.status.change(Status.NONE, Status.SETUP)
-        keys = server_keys(self.settings.config.security, uri)
-        self.receiver = Receiver(
+        with ExitStack() as opened:
+            way = opened.enter_context(way_to(uri, "destination"))
+            self.receiver = self._receiver(way.uri)
+            self._way, self._opened = way, opened.pop_all()
+        address = str(uri) if uri.is_stream else self.receiver.engine.link.endpoint
+        structlog.get_logger().info("listening", socket_address=address)
+
+    def _receiver(self, uri: Uri) -> Receiver:
+        config = self.settings.config
+        return Receiver(
             uri,
             lambda: self.settings.config,
-            guest_maker(self.settings.config),
+            guest_maker(config),
             self.status,
             cancel=self.cancel,
-            keys=keys,
+            keys=server_keys(config.security, uri),
             on_tick=self._tick,
         )
-        structlog.get_logger().info("listening", socket_address=self.receiver.engine.link.endpoint)
 
     def receive(self, stay: float | None) -> Result:
         """Take the guest in, and keep it for `stay` seconds; None: until it has checked itself."""
         assert self.receiver is not None, "somebody listens"
         self.receiver.receive()
+        self._opened.close()
         if self.receiver.custody.runs_here:
             self.on_guest(True)
         result = result_of(self.receiver, self.status, self._timeline)
@@ -117,6 +129,8 @@ class Incoming:
 
     def _tick(self, now_ns: int) -> None:
         self.watch()
+        if self._way is not None:
+            self._way.check()
         self._show(now_ns)
 
     def _tell(self) -> None:
@@ -124,6 +138,7 @@ class Incoming:
             self._observer(progress_of(self.receiver, self.status, self._timeline))
 
     def close(self) -> None:
-        """End a guest that is ours; one that lives on its own stays."""
+        """End a guest that is ours; one that lives on its own stays. Idempotent."""
+        self._opened.close()
         if self.receiver is not None and self.receiver.custody.guest is not None:
             self.receiver.custody.guest.close()

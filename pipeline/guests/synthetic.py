@@ -140,10 +140,21 @@ class SyntheticGuest(_Guest):
 
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""
-        if self._run_state is None:
-            self._run_state = "running"  # it may hear us, and the answer not come
-            self._run_state = self._machine.talk.ask(wire.Stop(), wire.Stopped).run_state
+        before = self._run_state
+        self._run_state = before or "running"  # it may hear us, and the answer not come
+        answer = self._machine.talk.ask(wire.Stop(), wire.Stopped)
+        self._run_state = before or answer.run_state
         return self._run_state
+
+    def pause(self) -> None:
+        """Stop, until `go_on`."""
+        super().pause()
+        self._run_state = None
+
+    def go_on(self) -> None:
+        """Run."""
+        super().go_on()
+        self._run_state = None
 
     def check_stopped(self) -> None:
         """Nobody but us lets it go on."""

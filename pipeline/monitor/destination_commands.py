@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pipeline.config.fields import absolute_uri
 from pipeline.destination.incoming import Incoming
 from pipeline.monitor import arguments
 from pipeline.monitor.answers import arrival_info
@@ -58,10 +59,10 @@ class DestinationCommands:
         if given.uri == DEFER:
             raise QmpError("Incoming migration already deferred")
         try:
-            uri = parse_uri(given.uri)
+            uri = parse_uri(absolute_uri(given.uri, "destination"))
         except ConfigError:
             self._on_uri()
-            raise QmpError(f"unknown migration protocol: {given.uri}") from None
+            raise
         self.take(uri)
 
     def take(self, uri: Uri) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pipeline.config.fields import absolute_uri
 from pipeline.monitor import arguments
 from pipeline.monitor.answers import migration_info
 from pipeline.monitor.commands import Commands
@@ -41,10 +42,10 @@ class OutgoingCommands:
             raise QmpError("disks do not move in this version: blk and inc must be false")
         self._outgoing.begin()
         try:
-            self.uri = parse_uri(given.uri)
+            self.uri = parse_uri(absolute_uri(given.uri, "source"))
         except ConfigError as error:
             self._outgoing.fail(error)
-            raise QmpError("Parameter 'uri' expects a valid migration protocol") from None
+            raise
 
     def _not_deferred(self, _: arguments.MigrateIncoming) -> None:
         raise QmpError("For use with '-incoming defer'")

@@ -18,6 +18,7 @@ from pipeline.shell import tools
 from pipeline.shell.options import ConfigPath, JsonPath, QmpPath, Quiet, Sets, UriOption
 from pipeline.shell.performing import complain, perform
 from protocol.errors import ConfigError, MigrationError
+from protocol.session import Role
 from protocol.uri import DEFER, Uri, parse_uri
 
 CLICK_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -97,12 +98,13 @@ def incoming(
     \b
     pageferry incoming configs/two-machines.yaml --uri tcp:0.0.0.0:4444
     pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
+    pageferry incoming --uri file:/backup/guest
     pageferry incoming --uri defer --qmp /tmp/ferry-in.qmp
     """
     loaded = load_config(config, sets or [], need_guest=False)
     if uri == DEFER and qmp is None:
         raise ConfigError("--uri defer: expected --qmp PATH with it, to be told where to wait")
-    listen = None if uri == DEFER else _uri(uri, loaded)
+    listen = None if uri == DEFER else _uri(uri, loaded, "destination", json_path)
     check_environment(loaded, source=False, destination=True)
     from pipeline.monitor.destination import serve_destination
 
@@ -131,6 +133,8 @@ def migrate(
     \b
     pageferry migrate configs/two-machines.yaml --uri tcp:192.0.2.10:4444
     pageferry migrate guest.yaml --uri unix:/tmp/ferry --set parameters.max-bandwidth=20MiB
+    pageferry migrate guest.yaml --uri 'exec:ssh host pageferry incoming --uri fd:0'
+    pageferry migrate guest.yaml --uri file:/backup/guest
     pageferry migrate guest.yaml --qmp /tmp/ferry.qmp --wait
     """
     loaded = load_config(config, sets or [])
@@ -138,7 +142,7 @@ def migrate(
         raise ConfigError("--wait: nobody could say what to do, expected --qmp PATH with it")
     if wait and uri is not None:
         raise ConfigError("--wait: found --uri with it, expected QMP's migrate to say where to")
-    to = None if wait else _uri(uri, loaded)
+    to = None if wait else _uri(uri, loaded, "source", json_path)
     check_environment(loaded, source=True, destination=False)
     from pipeline.monitor.source import serve_source
 
@@ -164,8 +168,11 @@ def run_command(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
-def _uri(option: str | None, config: Config) -> Uri:
+def _uri(option: str | None, config: Config, role: Role, json_path: str | None) -> Uri:
     text = option or config.uri
     if text is None:
         raise ConfigError("uri: found none, expected --uri tcp:HOST:PORT or unix:PATH")
-    return parse_uri(absolute_uri(text))
+    uri = parse_uri(absolute_uri(text, role))
+    if uri.fd in (0, 1) and json_path == "-":
+        raise ConfigError(f"--json: standard output is for {uri}, expected a path")
+    return uri

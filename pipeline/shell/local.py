@@ -33,6 +33,8 @@ def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
     `qmp`, where it is given, is the socket at which the source may be driven. One result for both
     ends: the source's, with what only the destination knows.
     """
+    if config.uri is not None and parse_uri(config.uri).is_stream:
+        raise ConfigError("uri: run has both ends, expected tcp:HOST:PORT or unix:PATH")
     with TemporaryDirectory(prefix="pageferry-run-") as folder:
         uri = config.uri or f"unix:{folder}/control"
         there = _Destination(config, uri, Path(folder))

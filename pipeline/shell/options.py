@@ -11,7 +11,12 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key after the file; repeatable."),
 ]
 UriOption = Annotated[
-    str | None, typer.Option("--uri", help="tcp:HOST:PORT or unix:PATH; default: the file's uri.")
+    str | None,
+    typer.Option(
+        "--uri",
+        help="tcp:HOST:PORT, unix:PATH, exec:COMMAND (both its pipes), fd:N (a socket, or N reads"
+        " and N+1 writes) or file:PATH (a saved guest); default: the file's uri.",
+    ),
 ]
 JsonPath = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")

@@ -64,7 +64,8 @@ class Coordinator:
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, on_tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
-        self.custody = Custody(guest, config.name, self.engine.session_id)
+        stays = uri.scheme == "file"
+        self.custody = Custody(guest, config.name, self.engine.session_id, stays=stays)
         self.guest_dirty_rate: float | None = None
         self.error: str | None = None
 

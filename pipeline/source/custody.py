@@ -19,12 +19,18 @@ from protocol.errors import GuestError, MigrationError
 
 
 class Custody:
-    """The guest of one session, and its record; owned by the coordinator's thread."""
+    """The guest of one session, and its record; owned by the coordinator's thread.
 
-    def __init__(self, guest: SourceGuest, name: str, session: bytes) -> None:
+    `stays`: it is not given away but saved, and paused then; nobody else can start it.
+    """
+
+    def __init__(
+        self, guest: SourceGuest, name: str, session: bytes, *, stays: bool = False
+    ) -> None:
         self._guest = guest
         self._name = name
         self._session = session.hex()
+        self._stays = stays
         self._record: SessionRecord | None = None
         self._commit: SourceCommit | None = None
         self._run_state: str | None = None
@@ -63,11 +69,16 @@ class Custody:
     def intend(self) -> None:
         """Keep that the guest is about to be given away."""
         assert self._commit is not None
+        if self._stays:
+            return
         self._commit.intend()
 
     def given(self) -> bool:
-        """It runs at the destination: never again here. Whether that could be kept."""
+        """It runs at the destination: never again here; or it is saved, and stands still. Whether
+        that could be kept."""
         assert self._commit is not None
+        if self._stays:
+            return True
         kept = True
         try:
             self._commit.given()

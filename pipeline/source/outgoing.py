@@ -1,6 +1,7 @@
 """The migrations of one guest from here: what outlives them, and whether one may begin."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Event
 
 from pipeline.config.adjustable import Adjustable
@@ -14,6 +15,7 @@ from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
 from pipeline.source.tracking import start_tracking
+from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.errors import ConfigError, MigrationRefused
 from protocol.limits import PAGE_BYTES
@@ -46,6 +48,8 @@ class Outgoing:
         self.on_guest: Callable[[bool], None] = lambda _: None
         self.error: str | None = None
         self._cancel = Event()
+        self._way: Way | None = None
+        self._is_away = False
         self._timeline = Timeline(self.status)
         self.watch: Callable[[], None] = lambda: None
         self._observer = observer
@@ -86,33 +90,39 @@ class Outgoing:
 
         ConfigError where nobody can be reached there.
         """
-        try:
-            keys = client_keys(self.settings.config.security, uri)
-            tracking = start_tracking(self.settings.config.tracker, self.guest)
-            self.coordinator = Coordinator(
-                self.settings.config,
-                self.guest,
-                tracking,
-                self.status,
-                uri,
-                self._tick,
-                cancel=self._cancel,
-                keys=keys,
-                on_guest=lambda runs: self.on_guest(runs),
-            )
-        except ConfigError as error:
-            self.fail(error)
-            raise
-        except Exception as error:
-            log_if_unexpected(error)
-            self.fail(error)
-            return self.result()
-        self.coordinator.migrate()
+        with ExitStack() as left:
+            try:
+                self._way = left.enter_context(way_to(uri, "source"))
+                self.coordinator = self._coordinate(self._way)
+            except ConfigError as error:
+                self.fail(error)
+                raise
+            except Exception as error:
+                log_if_unexpected(error)
+                self.fail(error)
+                return self.result()
+            self.coordinator.migrate()
+            self._way.completed = self.status.status is Status.COMPLETED
         self.error = self.coordinator.error
         result = self.result()
         if result.guest_alive in ("destination", "unknown"):
+            self._is_away = True
             self.blockers.add(f"the guest was given away in session {result.session}")
         return result
+
+    def _coordinate(self, way: Way) -> Coordinator:
+        config = self.settings.config
+        return Coordinator(
+            config,
+            self.guest,
+            start_tracking(config.tracker, self.guest),
+            self.status,
+            way.uri,
+            self._tick,
+            cancel=self._cancel,
+            keys=client_keys(config.security, way.uri),
+            on_guest=lambda runs: self.on_guest(runs),
+        )
 
     def result(self) -> Result:
         """How the last migration ended."""
@@ -162,11 +172,13 @@ class Outgoing:
         return self.is_active and self.coordinator is not None and self.coordinator.has_stopped
 
     def _check_guest(self) -> None:
-        if self._is_switching_over or self.status.status is Status.COMPLETED:
+        if self._is_switching_over or self._is_away:
             raise MigrationRefused("the guest is leaving: it is not told to stop or go on here")
 
     def _tick(self, now_ns: int) -> None:
         self.watch()
+        if self._way is not None:
+            self._way.check()
         self._show(now_ns)
 
     def _tell(self) -> None:

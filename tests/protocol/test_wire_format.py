@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from protocol import channel, devices, frames, limits
+from protocol import channel, devices, frames, limits, stream
 from protocol.control import AnyMessage, Commit, encode_message
 from protocol.frames import CodecId, Flag, FrameType, PageKind
 from protocol.session import MESSAGES
@@ -55,6 +55,8 @@ def _read(heading: str, data: bytes) -> dict[str, Any]:
     [
         ("Header", frames.HEADER),
         ("Control envelopes", channel.ENVELOPE),
+        ("Stream preamble", stream.PREAMBLE),
+        ("Record header", stream.RECORD),
         ("Stream header", devices._STREAM),
         ("Section header", devices._SECTION),
     ],
@@ -98,6 +100,15 @@ def test_an_envelope_read_by_the_document() -> None:
     }
 
 
+def test_a_record_read_by_the_document() -> None:
+    """Catches: the same for a record: the lengths of its parts have one size."""
+    fields = _read("Stream preamble", stream.encode_preamble(stream.Content.SAVED))
+    assert fields == {"magic": b"PGFS", "version": 1, "content": 2}
+    record = stream.Record(stream.Kind.FRAME, 7, [memoryview(b"head"), memoryview(b"payload")])
+    fields = _read("Record header", stream.encode_record(record))
+    assert fields == {"kind": 2, "parts": 2, "lane": 7, "first_bytes": 4, "second_bytes": 7}
+
+
 def test_a_section_read_by_the_document() -> None:
     """Catches: the same for a section: instance, version and length have one size."""
     stream = devices.encode_sections([devices.Section("clock", 2, 3, b"1234")])
@@ -114,6 +125,8 @@ def test_a_section_read_by_the_document() -> None:
         ("Codecs", CodecId),
         ("Page kinds", PageKind),
         ("Flags", Flag),
+        ("Stream contents", stream.Content),
+        ("Record kinds", stream.Kind),
     ],
 )
 def test_numbers_agree(heading: str, values: type[IntEnum]) -> None:

@@ -45,6 +45,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (GUEST + "parameters: {decompress-threads: 0}\n", "a value between 1 and 255"),
         (GUEST + "uri: 'tcp:127.0.0.1'\n", "has no port"),
         (GUEST + f"uri: 'unix:/tmp/{'x' * 99}'\n", "has a path of 104 bytes, expected at most 103"),
+        (GUEST + "uri: 'fd:3'\n", "uri: run has both ends, expected tcp:HOST:PORT or unix:PATH"),
         ("guest: {kind: file, path: /no/such/file}\n", "/no/such/file does not exist"),
         ("guest: {kind: file, path: /dev/null}\n", "/dev/null is not a regular file"),
         (GUEST + "destination: {path: /dev}\n", "/dev is not a regular file"),
