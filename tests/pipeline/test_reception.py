@@ -17,7 +17,7 @@ from tests.protocol.samples import SESSION
 
 
 def answer(listener: socket.socket, words: bytes) -> None:
-    """Say `words` to whoever connects, and hang up."""
+    """Say `words` to whoever connects, until they hang up."""
     while True:
         try:
             accepted, _ = listener.accept()
@@ -25,20 +25,19 @@ def answer(listener: socket.socket, words: bytes) -> None:
             return
         with accepted:
             accepted.sendall(words)
-            accepted.recv(64)
+            while accepted.recv(64):
+                pass
 
 
-@pytest.mark.parametrize(
-    "words", [b"SSH-2.0-OpenSSH_9.2\r\n" * 4, b"\xff" + bytes(8) + b"\x7f\x03\x00PLAIN" + bytes(46)]
-)
-def test_who_is_no_destination(words: bytes) -> None:
+def test_who_is_no_destination() -> None:
     """A source that hangs, deaf to its user, since ZeroMQ has given its only connection up."""
+    words = b"\xff" + bytes(8) + b"\x7f\x03\x00PLAIN" + bytes(47)
     with socket.create_server(("127.0.0.1", 0)) as listener, zmq.Context() as context:
         Thread(target=answer, args=(listener, words), daemon=True).start()
         uri = parse_uri(f"tcp:127.0.0.1:{listener.getsockname()[1]}")
         with closing(ControlLink.connect(context, uri, SESSION)) as link:
             link.send(HELLO)
-            with pytest.raises(PeerLost, match=r"refuses the connection|nobody answers"):
+            with pytest.raises(PeerLost, match="refuses the connection"):
                 until_lost(link)
         listener.shutdown(socket.SHUT_RDWR)
 
