@@ -6,7 +6,7 @@ from threading import Event
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
-from pipeline.progress import Observer, every_so_often
+from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import Result
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
@@ -157,7 +157,9 @@ class Outgoing:
         self._show(now_ns)
 
     def _tell(self) -> None:
-        if self.coordinator is not None:
+        if self.coordinator is None:
+            self._observer(Progress(self.status.status))
+        else:
             self._observer(progress_of(self.coordinator, self.status, self._timeline))
 
     def _adjust(self, parameters: Parameters) -> None:
