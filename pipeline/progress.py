@@ -1,9 +1,24 @@
 """What the engine tells of a running migration, a few times a second."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from protocol.status import Status
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an end has counted by now; empty, or None, where only the other end knows.
+
+    `pages` by kind, `busy_s` seconds of work by stage, over all workers; `workers` by stage.
+    """
+
+    memory_bytes: int | None = None
+    pages: Mapping[str, int] = field(default_factory=dict)
+    redone: int | None = None
+    workers: Mapping[str, int] = field(default_factory=dict)
+    busy_s: Mapping[str, float] = field(default_factory=dict)
+    downtime_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -19,7 +34,7 @@ class Progress:
     elapsed_s: float = 0.0
     round_no: int = 0
     percent: float | None = None
-    transferred: int = 0
+    transferred: int | None = None
     remaining: int | None = None
     received: int | None = None
     guest_rate: float | None = None
@@ -27,6 +42,7 @@ class Progress:
     dirty_pages_rate: float | None = None
     ratio: float | None = None
     expected_downtime_ms: float | None = None
+    counts: Counts = Counts()
 
 
 Observer = Callable[[Progress], None]

@@ -131,6 +131,13 @@ def verified(verify: str) -> bool | Literal["frames"] | None:
     return "frames" if verify == "frames" else None
 
 
+def ratio(result: Result) -> float | None:
+    """Bytes of guest memory by bytes on the wire; None where nothing travelled."""
+    guest_bytes = sum(one.bytes for one in result.rounds)
+    wire_bytes = result.ram.transferred if result.ram is not None else None
+    return guest_bytes / wire_bytes if guest_bytes and wire_bytes else None
+
+
 def encode_result(result: Result) -> str:
     """`result` as indented JSON with a line end."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"

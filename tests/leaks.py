@@ -16,6 +16,7 @@ from unittest import mock
 
 import psutil
 
+from pipeline.records.store import HISTORY
 from workers.fork_server import warm_up
 
 PATIENCE_S = 5.0
@@ -64,7 +65,8 @@ def _left(folder: Path, descriptors: Counter[str], children: set[psutil.Process]
 
 def open_records(state: Path) -> list[str]:
     """All but a destination's closed ones, which a source that was off may still ask for."""
-    records = [(path.name, path.read_bytes()) for path in state.rglob("*.jsonl")]
+    paths = set(state.rglob("*.jsonl")) - set(state.rglob(HISTORY))
+    records = [(path.name, path.read_bytes()) for path in paths]
     return [name for name, lines in records if b'"closed":true' not in lines or "-source" in name]
 
 

@@ -99,7 +99,7 @@ class Incoming:
             result.guest_gap = guest.statistics().gap_ms
         except GuestError as error:
             wrong = str(error)
-            result.guest_alive = "none" if guest.is_dead() else "unknown"
+            result.guest_alive = "none" if guest.is_dead() else "destination"
         result.self_check = wrong or "clean"
         return result
 

@@ -1,7 +1,8 @@
 """Makes progress reports and the result of what has come to the destination."""
 
+from pipeline.destination.arrival import Arrival
 from pipeline.destination.receiver import Receiver
-from pipeline.progress import Progress
+from pipeline.progress import Counts, Progress
 from pipeline.result import GuestAlive, Ram, Result, verified
 from pipeline.timeline import Timeline
 from protocol.limits import PAGE_BYTES
@@ -15,7 +16,20 @@ def progress_of(receiver: Receiver, status: StatusMachine, timeline: Timeline) -
         return Progress(status.status, elapsed_s)
     memory = arrival.reassembly
     received = memory.landed_pages * PAGE_BYTES
-    return Progress(status.status, elapsed_s, memory.round_no, received=received)
+    counts = _counts(receiver, arrival)
+    return Progress(status.status, elapsed_s, memory.round_no, received=received, counts=counts)
+
+
+def _counts(receiver: Receiver, arrival: Arrival) -> Counts:
+    applied = arrival.applied()
+    busy_s = {"decompress": applied.decompress_ns / 1e9, "write": applied.write_ns / 1e9}
+    workers = {"decompress": len(arrival.pool.workers)}
+    return Counts(_memory_bytes(receiver), workers=workers, busy_s=busy_s)
+
+
+def _memory_bytes(receiver: Receiver) -> int | None:
+    hello = receiver.engine.pump.hello
+    return sum(block.pages for block in hello.blocks) * PAGE_BYTES if hello else None
 
 
 def _guest_alive(receiver: Receiver, *, completed: bool) -> GuestAlive | None:
@@ -31,7 +45,7 @@ def result_of(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> 
     engine = receiver.engine
     hello = engine.pump.hello
     completed = status.status is Status.COMPLETED
-    total = sum(block.pages for block in hello.blocks) * PAGE_BYTES if hello else None
+    total = _memory_bytes(receiver)
     return Result(
         status=status.status,
         total_time=round(timeline.elapsed_ms()),

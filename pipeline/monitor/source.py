@@ -27,9 +27,11 @@ def serve_source(
     qmp: Path | None,
     observer: Observer,
     watch: Callable[[], None] = lambda: None,
+    *,
+    on_each: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Send the guest of `config` to `uri`; with None do what is said at the socket `qmp`, until
-    it is `quit`. How the last migration ended.
+    it is `quit`. How the last migration ended; `on_each` hears of each that was asked for there.
 
     `watch` is called at every tick and may raise a MigrationError. ConfigError for the user's
     mistakes; whatever else goes wrong is in the result.
@@ -38,7 +40,7 @@ def serve_source(
     with Monitor(qmp) as monitor:
         guest = make_guest(config)
         try:
-            source = Source(Outgoing(config, guest, observer), monitor, watch)
+            source = Source(Outgoing(config, guest, observer), monitor, watch, on_each)
             monitor.listen()
             return source.migrate(uri) if uri is not None else source.obey()
         finally:
@@ -48,10 +50,17 @@ def serve_source(
 class Source:
     """The migrations of one guest, and the monitor that they are driven by."""
 
-    def __init__(self, outgoing: Outgoing, monitor: Monitor, watch: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        monitor: Monitor,
+        watch: Callable[[], None],
+        on_each: Callable[[Result], None],
+    ) -> None:
         self._outgoing = outgoing
         self._monitor = monitor
         self._watch = watch
+        self._on_each = on_each
         self._commands = OutgoingCommands(monitor.commands, outgoing)
         outgoing.watch = self._look
         outgoing.on_guest = monitor.tell_guest
@@ -77,6 +86,7 @@ class Source:
         """A migration that does not end well is told, and another one may be asked for."""
         with suppress(ConfigError):
             self._outgoing.migrate(uri)
+        self._on_each(self._outgoing.result())
 
     def _look(self) -> None:
         self._watch()

@@ -10,12 +10,12 @@ MOST_BYTES = 1 << 20
 """A record takes some hundred bytes a line, a line a step or effect."""
 
 
-def content(fd: int, where: str) -> bytes:
+def content(fd: int, where: str, most_bytes: int = MOST_BYTES) -> bytes:
     """All of an open file; MigrationError where it is none, or longer than what we write."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise MigrationError(f"{where} cannot be read: it is no file")
-    if status.st_size > MOST_BYTES:
+    if status.st_size > most_bytes:
         raise MigrationError(f"{where} cannot be read: it has {status.st_size} bytes")
     return os.pread(fd, status.st_size, 0)
 

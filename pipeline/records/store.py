@@ -25,6 +25,8 @@ from protocol.session import Role
 LOCK_SECONDS = 2.0
 """A change takes some ms; who holds the lock longer does not run."""
 _LOOK_AGAIN_SECONDS = 0.01
+HISTORY = "history.jsonl"
+"""Lies beside the records, and is none."""
 
 
 def state_folder() -> Path:
@@ -67,7 +69,7 @@ class SessionRecord:
 
         MigrationError where it cannot be written, or somebody keeps the lock.
         """
-        with _Locked(self._fd, self._path):
+        with Locked(self._fd, self._path):
             self.record = self._newest()
             if self.record.step is not old or new not in STEPS[self.record.role][old]:
                 return False
@@ -87,7 +89,7 @@ class SessionRecord:
         self._amend(effects=())
 
     def _amend(self, **changes: object) -> None:
-        with _Locked(self._fd, self._path):
+        with Locked(self._fd, self._path):
             self._append(replace(self._newest(), **changes))
 
     def _newest(self) -> Record:
@@ -115,8 +117,8 @@ class SessionRecord:
             self._fd = -1
 
 
-class _Locked:
-    """The lock of a record's file, while this lasts; MigrationError where it cannot be had."""
+class Locked:
+    """The lock of an open file, while this lasts; MigrationError where it cannot be had."""
 
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
@@ -177,7 +179,7 @@ def records() -> Iterator[SessionRecord]:
     """All that are on record here, each closed behind its turn; MigrationError behind the last
     where one could not be read, since nobody knows what it forbids."""
     unreadable: MigrationError | None = None
-    for path in sorted(state_folder().glob("*.jsonl")):
+    for path in sorted(set(state_folder().glob("*.jsonl")) - {state_folder() / HISTORY}):
         try:
             record = open_record(path)
         except MigrationError as error:
@@ -198,7 +200,7 @@ def settling() -> Iterator[None]:
     folder = make_state_folder()
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with _Locked(fd, folder):
+        with Locked(fd, folder):
             yield
     finally:
         os.close(fd)

@@ -15,8 +15,9 @@ from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.shell import tools
-from pipeline.shell.options import ConfigPath, JsonPath, QmpPath, Quiet, Sets, UriOption
-from pipeline.shell.performing import complain, perform
+from pipeline.shell.lines import LogFormat, LogFormatOption, asked_for, complain
+from pipeline.shell.options import ConfigPath, JsonPath, Metrics, QmpPath, Quiet, Sets, UriOption
+from pipeline.shell.performing import Asked, perform
 from protocol.errors import ConfigError, MigrationError
 from protocol.session import Role
 from protocol.uri import DEFER, Uri, parse_uri
@@ -53,6 +54,8 @@ def run(
     qmp: QmpPath = None,
     sets: Sets = None,
     json_path: JsonPath = None,
+    metrics: Metrics = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Migrate on this machine, both ends.
@@ -60,6 +63,7 @@ def run(
     \b
     pageferry run configs/quickstart.yaml
     pageferry run configs/quickstart.yaml --set parameters.compress-level=6 --json -
+    pageferry run configs/quickstart.yaml --metrics 9100 --log-format json
     """
     loaded = load_config(config, sets or [])
     check_environment(loaded, source=True, destination=True)
@@ -67,8 +71,8 @@ def run(
 
     return perform(
         lambda observer: run_here(loaded, qmp, observer),
-        json_path,
-        quiet=quiet,
+        "source",
+        Asked(json_path, quiet, log_format, metrics),
         lives_on=loaded.destination.socket is not None,
     )
 
@@ -91,6 +95,8 @@ def incoming(
     ] = None,
     sets: Sets = None,
     json_path: JsonPath = None,
+    metrics: Metrics = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Wait for one guest: the destination.
@@ -100,6 +106,7 @@ def incoming(
     pageferry incoming --uri unix:/tmp/ferry --set destination.path=/dev/shm/guest --stay 60
     pageferry incoming --uri file:/backup/guest
     pageferry incoming --uri defer --qmp /tmp/ferry-in.qmp
+    pageferry incoming --uri tcp:0.0.0.0:4444 --metrics 192.0.2.10:9100 --log-format json
     """
     loaded = load_config(config, sets or [], need_guest=False)
     if uri == DEFER and qmp is None:
@@ -110,8 +117,8 @@ def incoming(
 
     return perform(
         lambda observer: serve_destination(loaded, listen, qmp, stay, observer),
-        json_path,
-        quiet=quiet,
+        "destination",
+        Asked(json_path, quiet, log_format, metrics),
         lives_on=loaded.destination.socket is not None,
     )
 
@@ -126,6 +133,8 @@ def migrate(
     ] = False,
     sets: Sets = None,
     json_path: JsonPath = None,
+    metrics: Metrics = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Send a guest to a waiting destination: the source.
@@ -136,6 +145,7 @@ def migrate(
     pageferry migrate guest.yaml --uri 'exec:ssh host pageferry incoming --uri fd:0'
     pageferry migrate guest.yaml --uri file:/backup/guest
     pageferry migrate guest.yaml --qmp /tmp/ferry.qmp --wait
+    pageferry migrate guest.yaml --uri unix:/tmp/ferry --metrics [::1]:0
     """
     loaded = load_config(config, sets or [])
     if wait and qmp is None:
@@ -145,26 +155,43 @@ def migrate(
     to = None if wait else _uri(uri, loaded, "source", json_path)
     check_environment(loaded, source=True, destination=False)
     from pipeline.monitor.source import serve_source
+    from pipeline.records.history import keep
 
-    return perform(lambda observer: serve_source(loaded, to, qmp, observer), json_path, quiet=quiet)
+    return perform(
+        lambda observer: serve_source(
+            loaded, to, qmp, observer, on_each=lambda result: keep("source", result)
+        ),
+        "source",
+        Asked(json_path, quiet, log_format, metrics),
+        keeps=not wait,
+    )
 
 
-for tool in (tools.guest, tools.keygen, tools.resolve, tools.cleanup, tools.check, tools.schema):
+for tool in (
+    tools.guest,
+    tools.history,
+    tools.keygen,
+    tools.resolve,
+    tools.cleanup,
+    tools.check,
+    tools.schema,
+):
     app.command()(tool)
 
 
 def run_command(arguments: list[str] | None = None) -> int:
     """Run the command in `arguments` (default: the process's own); its exit code."""
+    log_format = asked_for(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(arguments, prog_name="pageferry", standalone_mode=False)
     except ConfigError as error:
-        return complain(str(error), 2)
+        return complain(str(error), 2, log_format)
     except MigrationError as error:
-        return complain(f"failed: {error}", 1)
+        return complain(f"failed: {error}", 1, log_format)
     except CLICK_ERROR as error:
-        return complain(error.format_message(), 2)  # type: ignore[attr-defined]
+        return complain(error.format_message(), 2, log_format)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        return complain("cancelled", 130)
+        return complain("cancelled", 130, log_format)
     return code or 0
 
 

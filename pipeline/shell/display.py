@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import structlog
+
 from pipeline.config.units import format_bytes
 from pipeline.progress import Observer, Progress
-from pipeline.result import Result
+from pipeline.result import Result, ratio
 from protocol.limits import PAGE_BYTES
 from protocol.status import Status
 
@@ -53,10 +55,23 @@ class PlainDisplay:
         if place == self._place and (waits or progress.elapsed_s - self._told_s < _LINE_EVERY_S):
             return
         self._place, self._told_s = place, progress.elapsed_s
+        self._write(progress, percent)
+
+    def _write(self, progress: Progress, percent: float | None) -> None:
         facts = "".join(f", {name} {text}" for name, text in _facts(progress))
         far = "" if percent is None else f", {percent:.0f} %"
         sys.stderr.write(f"{progress.elapsed_s:.1f} s: {progress.status}{far}{facts}\n")
         sys.stderr.flush()
+
+
+class JsonDisplay(PlainDisplay):
+    """The same lines, for programs: what is known, in the units that it is counted in."""
+
+    def _write(self, progress: Progress, percent: float | None) -> None:
+        fields = {**vars(progress), "percent": percent}
+        del fields["counts"]
+        known = {name: value for name, value in fields.items() if value is not None}
+        structlog.get_logger().info("progress", **known)
 
 
 class LiveDisplay:
@@ -116,10 +131,12 @@ def _ms(ms: float | None) -> str | None:
 
 
 @contextmanager
-def observing(*, quiet: bool) -> Iterator[Observer]:
+def observing(*, quiet: bool, as_json: bool = False) -> Iterator[Observer]:
     """What to hand to the engine, for as long as the migration runs."""
     if quiet or sys.stderr is None:
         yield lambda _: None
+    elif as_json:
+        yield _harmless(JsonDisplay())
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
@@ -179,10 +196,10 @@ def _wire(result: Result) -> str | None:
         return None
     guest_bytes = sum(one.bytes for one in result.rounds)
     text = format_bytes(result.ram.transferred)
-    if not (guest_bytes and result.ram.transferred):
+    saved = ratio(result)
+    if saved is None:
         return text
-    ratio = guest_bytes / result.ram.transferred
-    return f"{text} for {format_bytes(guest_bytes)} of memory, ratio {ratio:.2f}"
+    return f"{text} for {format_bytes(guest_bytes)} of memory, ratio {saved:.2f}"
 
 
 def _alive(result: Result) -> str | None:

@@ -26,3 +26,9 @@ QmpPath = Annotated[
     Path | None,
     typer.Option("--qmp", metavar="PATH", help="Let QMP clients drive it, at a socket there."),
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics", metavar="[HOST:]PORT", help="Let Prometheus scrape it there; port 0: any."
+    ),
+]

@@ -1,53 +1,77 @@
 """A migration as a command: shown while it runs, its result written, its end an exit code."""
 
 import os
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pipeline.progress import Observer
+from pipeline.progress import Observer, Progress
 from pipeline.records.store import make_state_folder
 from pipeline.result import Result, exit_code, write_out, write_result
 from pipeline.shell.folders import own_temporary_folder
-from pipeline.signals import interrupted_once
+from pipeline.shell.lines import LogFormat, complain
+from pipeline.signals import cancelled_by_signals, interrupted_once
 from protocol.errors import ConfigError, MigrationError
+from protocol.session import Role
 from protocol.status import Status
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command that migrates may be asked for, whatever end it is."""
+
+    json_path: str | None = None
+    quiet: bool = False
+    log_format: LogFormat = LogFormat.TEXT
+    metrics: str | None = None
 
 
 def perform(
     migration: Callable[[Observer], Result],
-    json_path: str | None,
+    role: Role,
+    asked: Asked,
     *,
-    quiet: bool,
+    keeps: bool = True,
     lives_on: bool = False,
 ) -> int:
-    """Run `migration`, show and write its result; the exit code."""
-    if json_path is not None and json_path != "-":
-        _check_writable(Path(json_path))
-    from pipeline.logs import configure_logging
-    from pipeline.shell.display import summary
+    """Run `migration`, show its result, write it, keep it (`keeps`) in the history; the exit code.
 
-    configure_logging(quiet=quiet)
+    `lives_on`: a guest that arrived is no part of the command that took it in.
+    """
+    if asked.json_path is not None and asked.json_path != "-":
+        _check_writable(Path(asked.json_path))
+    from pipeline.logs import configure_logging
+    from pipeline.records.history import keep
+
+    configure_logging(quiet=asked.quiet, as_json=asked.log_format is LogFormat.JSON)
     make_state_folder()
     with interrupted_once(), own_temporary_folder():
-        result = _result_of(migration, quiet=quiet)
+        result = _result_of(migration, role, asked)
+    if keeps:
+        with cancelled_by_signals(lambda: None):
+            keep(role, result)
+    _show(result, asked, lives_on=lives_on)
+    return _report_end(result, asked.log_format)
+
+
+def _show(result: Result, asked: Asked, *, lives_on: bool) -> None:
+    from pipeline.shell.display import summary
+
     try:
-        if json_path is not None:
-            write_result(result, json_path)
-        if result.status is Status.COMPLETED and not quiet and json_path != "-":
+        if asked.json_path is not None:
+            write_result(result, asked.json_path)
+        if result.status is Status.COMPLETED and not asked.quiet and asked.json_path != "-":
             write_out(summary(result, lives_on=lives_on))
     except OSError as error:  # the guest is where it is, whatever becomes of the words about it
-        complain(f"the result cannot be written: {error}", 1)
-    return _report_end(result)
+        complain(f"the result cannot be written: {error}", 1, asked.log_format)
 
 
-def _result_of(migration: Callable[[Observer], Result], *, quiet: bool) -> Result:
+def _result_of(migration: Callable[[Observer], Result], role: Role, asked: Asked) -> Result:
     """How `migration` ended, even where it did not get as far as to say so itself."""
-    from pipeline.shell.display import observing
-
     try:
-        with observing(quiet=quiet) as observer:
+        with _observing(role, asked) as observer:
             return migration(observer)
     except ConfigError:
         raise
@@ -57,10 +81,34 @@ def _result_of(migration: Callable[[Observer], Result], *, quiet: bool) -> Resul
         return Result(status=Status.FAILED, error_desc=str(error))
 
 
-def _report_end(result: Result) -> int:
+@contextmanager
+def _observing(role: Role, asked: Asked) -> Iterator[Observer]:
+    """Tell a person, and whoever scrapes, for as long as the migration runs."""
+    from pipeline.shell.display import observing
+
+    as_json = asked.log_format is LogFormat.JSON
+    if asked.metrics is None:
+        with observing(quiet=asked.quiet, as_json=as_json) as display:
+            yield display
+        return
+    from pipeline.shell.metrics import exporting
+
+    with (
+        exporting(asked.metrics, role) as export,
+        observing(quiet=asked.quiet, as_json=as_json) as display,
+    ):
+        yield partial(_tell_both, export, display)
+
+
+def _tell_both(one: Observer, other: Observer, progress: Progress) -> None:
+    one(progress)
+    other(progress)
+
+
+def _report_end(result: Result, log_format: LogFormat) -> int:
     code = exit_code(result)
     if code == 130:
-        return complain("cancelled", code)
+        return complain("cancelled", code, log_format)
     if code:
         mismatch = "the memory that arrived differs" if result.verified is False else None
         hint = ""
@@ -70,7 +118,7 @@ def _report_end(result: Result) -> int:
                 f" `pageferry resolve {result.session}` there, then here"
             )
         reason = result.error_desc or mismatch or result.self_check
-        return complain(f"failed: {reason}{hint}", code)
+        return complain(f"failed: {reason}{hint}", code, log_format)
     return code
 
 
@@ -78,17 +126,3 @@ def _check_writable(path: Path) -> None:
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
         raise ConfigError(f"--json: {path} cannot be written")
-
-
-def one_line(message: str) -> str:
-    """Words that others may have chosen, as what a terminal only shows."""
-    words = " ".join(message.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
-
-
-def complain(message: str, code: int) -> int:
-    """Say in one line what is wrong; the exit code `code`."""
-    text = one_line(message)
-    with suppress(OSError, AttributeError):  # nobody listens any more; the code says it, too
-        sys.stderr.write(f"pageferry: {text}\n")
-    return code

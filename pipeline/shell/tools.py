@@ -10,8 +10,8 @@ import typer
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.result import write_out
+from pipeline.shell.lines import LogFormat, LogFormatOption, one_line
 from pipeline.shell.options import ConfigPath, Quiet, Sets
-from pipeline.shell.performing import one_line
 
 
 def guest(
@@ -21,6 +21,7 @@ def guest(
         bool, typer.Option("--incoming", help="Wait, empty, to be filled by a migration.")
     ] = False,
     sets: Sets = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
 ) -> int:
     """Be a guest that outlives its migrations.
@@ -37,8 +38,31 @@ def guest(
     from pipeline.logs import configure_logging
     from pipeline.shell.guest import be_guest
 
-    configure_logging(quiet=quiet)
+    configure_logging(quiet=quiet, as_json=log_format is LogFormat.JSON)
     be_guest(loaded, socket, incoming=incoming)
+    return 0
+
+
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N.")
+    ] = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
+) -> int:
+    """List how past migrations of this machine ended.
+
+    Newest last.
+
+    \b
+    pageferry history --last 10
+    pageferry history --json > history.jsonl
+    """
+    from pipeline.logs import configure_logging
+    from pipeline.shell.history import listed
+
+    configure_logging(quiet=False, as_json=log_format is LogFormat.JSON)
+    write_out(listed(last, as_json=as_json))
     return 0
 
 

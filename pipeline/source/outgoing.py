@@ -9,7 +9,7 @@ from pipeline.config.links import client_keys
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
-from pipeline.progress import Observer, every_so_often
+from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import Result
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
@@ -182,7 +182,9 @@ class Outgoing:
         self._show(now_ns)
 
     def _tell(self) -> None:
-        if self.coordinator is not None:
+        if self.coordinator is None:
+            self._observer(Progress(self.status.status))
+        else:
             self._observer(progress_of(self.coordinator, self.status, self._timeline))
 
     def _adjust(self, parameters: Parameters) -> None:

@@ -1,7 +1,7 @@
 """Makes progress reports and the result of what the source has counted."""
 
 from pipeline.config.model import Config
-from pipeline.progress import Progress
+from pipeline.progress import Counts, Progress
 from pipeline.result import (
     Compression,
     DowntimeParts,
@@ -41,6 +41,30 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
         dirty_pages_rate=statistics.dirty_pages_rate or None,
         ratio=statistics.ratio,
         expected_downtime_ms=coordinator.rounds.expected_downtime_ms if windows.bandwidth else None,
+        counts=_counts(coordinator),
+    )
+
+
+def _counts(coordinator: Coordinator) -> Counts:
+    engine = coordinator.engine
+    statistics = engine.statistics
+    return Counts(
+        memory_bytes=statistics.total_pages * PAGE_BYTES,
+        pages={
+            "zero": statistics.zero_pages,
+            "normal": statistics.data_pages,
+            "skipped": statistics.skipped_pages,
+        },
+        redone=engine.dispatcher.redone,
+        workers={"compress": len(engine.recovery.staff.working)},
+        busy_s={
+            "scan": statistics.scan_ns / 1e9,
+            "compress": (statistics.hash_ns + statistics.compress_ns) / 1e9,
+            "send": statistics.send_ns / 1e9,
+            "decompress": statistics.decompress_ns / 1e9,
+            "write": statistics.write_ns / 1e9,
+        },
+        downtime_ms=coordinator.clock.total_ms,
     )
 
 

@@ -178,7 +178,7 @@ def test_a_guest_behind_a_command_stays(folder: Path) -> None:
     """A source that is tidy, and ends the process that the guest has just moved into."""
     uri = f"exec:{destination(folder / 'there.json', '--stay', '8')}"
     with Command(folder, "migrate", "--uri", uri, config=settings()) as here:
-        here.wait_for("the guest runs here, for")
+        here.wait_for("the guest is here, for")
         with pytest.raises(subprocess.TimeoutExpired):
             here.process.wait(3)
         here.process.send_signal(signal.SIGTERM)

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +33,13 @@ class Engine:
         self.end: Result | BaseException = GOOD
 
     def serve_source(
-        self, config: Config, uri: Uri | None, qmp: Path | None, observer: Observer
+        self,
+        config: Config,
+        uri: Uri | None,
+        qmp: Path | None,
+        observer: Observer,
+        *,
+        on_each: Callable[[Result], None],
     ) -> Result:
         """As pipeline.monitor.source's."""
         return self._answer(observer, "migrate", config, uri, qmp)
@@ -215,7 +221,7 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
         (["fly"], "No such command 'fly'."),
         (["run"], "Missing argument 'CONFIG'."),
         (["run", "FILE", "--fast"], "No such option: --fast"),
-        (["run", "FILE", "--log-format", "json"], "No such option: --log-format"),
+        (["run", "FILE", "--log-format", "xml"], "Invalid value for '--log-format': "),
         (["run", "FILE", "--set"], "Option '--set' requires an argument."),
         (["incoming", "--uri", "tcp:h:1", "--stay", "-1"], "Invalid value for '--stay'"),
         (["incoming"], "uri: found none, expected --uri tcp:HOST:PORT or unix:PATH"),
