@@ -212,7 +212,7 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
         (["incoming"], "uri: found none, expected --uri tcp:HOST:PORT or unix:PATH"),
         (["migrate", "FILE"], "uri: found none, expected --uri tcp:HOST:PORT or unix:PATH"),
         (["migrate", "FILE", "--uri", "tcp:h"], "uri: 'tcp:h' has no port, expected tcp:HOST:PORT"),
-        (["incoming", "--uri", "rdma:h:1"], "uri: 'rdma:h:1' is not a valid migration protocol"),
+        (["incoming", "--uri", "rdma:h:1"], "uri: 'rdma:h:1' needs librdmacm and libibverbs"),
         (["run", "/no/file"], "/no/file: cannot be read: No such file or directory"),
         (["run", "FILE", "--set", "parameters.compress-level=10"], "--set: parameters.compress-le"),
         (["run", "FILE", "--json", "/no/folder/x"], "--json: /no/folder/x cannot be written"),
