@@ -1,6 +1,7 @@
 """The saver as a real process, the source played by the test: what is kept, and what refused."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ def test_a_frame_that_comes_before_its_round_stands_behind_it(folder: Path) -> N
     with source_that_saves(folder / "guest") as source:
         lane = source.connect(source.greet(replace(HELLO, verify="off")).endpoints[0])
         lane.send_multipart(frame([1]))
+        time.sleep(0.5)  # nobody says that it has arrived
         source.send(c.Holes(block=0, extents=bytes(16)))
         source.send(ROUND)
         source.expect(c.Applied)
