@@ -19,7 +19,7 @@ from protocol.limits import REASON_CHARS
 from workers.memory import PassedFd, keep_large_allocations
 
 OVER = b"\0over"
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+_UNHEARD = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 class LeashCut(BaseException):
@@ -51,8 +51,9 @@ def stand(leash: Leash, folder: Path, body: Callable[[], None]) -> None:
 
     The folder of its sockets goes with it where the command has ended first.
     """
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    for number in _UNHEARD:
+        signal.signal(number, lambda *_: None)  # no SIG_IGN: a command would inherit it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _UNHEARD)
     keep_large_allocations()
     try:
         with suppress(LeashCut):

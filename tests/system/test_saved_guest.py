@@ -168,7 +168,7 @@ def test_the_source_dies(folder: Path) -> None:
         here.wait_for("round 2")
         saver = saver_of(here)
         here.process.kill()
-        saver.wait(5)
+        saver.wait(3)
     assert not saved.exists()
     cleanup()
 

@@ -146,6 +146,7 @@ def test_a_file_that_is_made_by_hand_is_loaded(folder: Path) -> None:
         (lambda items: [items[0], items[2], items[1], *items[3:]], "no frame 1 where it should"),
         (lambda items: [items[0], c.RoundStart(round_no=1, first_seq=3)], "a round from frame 3"),
         (lambda items: [*items[:2], *items[3:]], "a verification of 1 frames, after 0"),
+        (lambda items: [*items[:3], *items[2:]], "no frame 2 where it should be"),
         (lambda items: [*items[:2], frame([1, PAGES]), *items[3:]], "outside its block"),
         (lambda items: [*items[:2], [b"short"], *items[3:]], "no frame 1 where it should be"),
         (lambda items: [*items[:2], frame([1]), *items[3:]], "do not agree on what was sent"),

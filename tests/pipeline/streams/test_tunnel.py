@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -157,6 +158,43 @@ def test_what_a_stranger_says_is_for_the_coordinator_to_refuse(folder: Path) -> 
         envelope = peer.say(WELCOME)
         assert peer.control.recv() == envelope
         peer.way.check()
+    assert folder.exists()
+
+
+def test_a_command_is_told_before_it_is_killed(folder: Path) -> None:
+    """A command that cannot be ended gently, because it has inherited who hears which signals."""
+    mark = folder / "mark"
+    tell = f"trap 'echo told > {mark}; exit' TERM; echo up > {mark}; while :; do sleep 0.1; done"
+    with way_to(Uri("exec", command=tell), "source"):
+        wait_until(lambda: mark.exists() and mark.read_text() == "up\n", 5)
+    assert mark.read_text() == "told\n"
+    mark.unlink()
+
+
+def test_a_worker_that_has_gone_holds_up_nobody(folder: Path) -> None:
+    """Frames for a dead worker, behind which all that is said waits until both ends give up."""
+    here, there = socket.socketpair()
+    sent = Record(Kind.FRAME, 5, [memoryview(part) for part in FRAME])
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.ROUTER) as control,
+        context.socket(zmq.ROUTER) as worker,
+        there,
+        way_to(Uri("fd", fd=here.detach()), "destination") as way,
+    ):
+        worker.rcvhwm = 1
+        control.bind(way.uri.endpoint)
+        worker.bind(way.uri.data_endpoint(5))
+        stream = encode_preamble(Content.TUNNEL) + (encode_record(sent) + b"".join(FRAME)) * 30
+        words = encode_record(Record(Kind.CONTROL, 0, [memoryview(ENVELOPE)])) + ENVELOPE
+        sender = Thread(target=there.sendall, args=(stream + words,), daemon=True)
+        sender.start()
+        assert worker.poll(5000)
+        assert not control.poll(500), "not held up: nothing is proved"
+        worker.close(0)
+        assert control.poll(5000), "held up for ever"
+        assert control.recv_multipart()[-1] == ENVELOPE
+        sender.join()
     assert folder.exists()
 
 
