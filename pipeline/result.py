@@ -185,8 +185,11 @@ def _replace(target: Path, text: str) -> None:
 
 
 def exit_code(result: Result) -> int:
-    """0 completed, verified as far as asked for and clean; 130 cancelled; else 1."""
+    """0 completed, verified as far as asked for and clean, or nothing asked for; 130 cancelled;
+    else 1."""
     if result.status is Status.CANCELLED:
         return 130
+    if result.status is Status.NONE:
+        return 0
     good = result.verified is not False and result.self_check in (None, "clean")
     return 0 if result.status is Status.COMPLETED and good else 1

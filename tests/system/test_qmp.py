@@ -216,6 +216,8 @@ def test_what_is_refused_changes_nothing(folder: Path) -> None:
         assert here.ask("query-migrate-cache-size") == 4 << 20
         here.ask("migrate_set_speed", value=-5)
         assert here.ask("query-migrate-parameters")["max-bandwidth"] == 0
+        here.ask("quit")
+        assert (ends.here.code(), ends.here.result().guest_alive) == (0, "source")
 
 
 def has_workers(command: Command, wanted: int) -> bool:
