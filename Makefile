@@ -2,13 +2,16 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint mutants simulate cancels benchmark clean
+.PHONY: quickstart test test-more test-slow lint mutants simulate cancels benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q
+
+test-more: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m more
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow

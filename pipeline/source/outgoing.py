@@ -112,6 +112,7 @@ class Outgoing:
 
     def _coordinate(self, way: Way) -> Coordinator:
         config = self.settings.config
+        keys = client_keys(config.security, way.uri)
         return Coordinator(
             config,
             self.guest,
@@ -120,7 +121,7 @@ class Outgoing:
             way.uri,
             self._tick,
             cancel=self._cancel,
-            keys=client_keys(config.security, way.uri),
+            keys=keys,
             on_guest=lambda runs: self.on_guest(runs),
         )
 

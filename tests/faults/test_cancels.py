@@ -16,7 +16,7 @@ from tests.leaks import nothing_left
 from tests.system.migrations import Destination, nobody, settings
 from workers.fork_server import warm_up
 
-CANCELS = int(os.environ.get("PAGEFERRY_CANCELS", "50"))
+CANCELS = int(os.environ.get("PAGEFERRY_CANCELS", "10"))
 SEED = int(os.environ.get("PAGEFERRY_SEED", "1"))
 LONGEST_S = 0.6
 """When the last one is cancelled; a migration takes 0.3 to 0.5 s."""

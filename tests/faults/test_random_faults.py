@@ -26,7 +26,7 @@ from tests.faults.test_matrix import CELLS, Cell
 from tests.leaks import nothing_left
 from tests.system.migrations import Destination, nobody, settings
 
-FAULTS = int(os.environ.get("PAGEFERRY_FAULTS", "50"))
+FAULTS = int(os.environ.get("PAGEFERRY_FAULTS", "20"))
 SEED = int(os.environ.get("PAGEFERRY_SEED", "1"))
 AT_ONCE = 3
 OF_ENDS = 0.1

@@ -22,6 +22,8 @@ from tests.leaks import processes_of
 from tests.system.migrations import Command, listen, nobody, settings
 from workers.keys import ClientKeys, KeyPair, secure_client
 
+pytestmark = pytest.mark.more
+
 Keys = dict[str, Path]
 HANDSHAKE_S = 5.0
 

@@ -24,6 +24,8 @@ from tests.system.migrations import ROOT, Command, nobody, settings
 from tests.system.test_file_guest import assert_same, file_guest, image, shm
 from tests.system.test_synthetic_guest import synthetic_guest, writes
 
+pytestmark = pytest.mark.more
+
 __all__ = ["shm"]
 
 SMALL = {"kind": "synthetic", "memory": "1MiB", "workload": {"working-set": "256KiB"}}

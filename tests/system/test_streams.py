@@ -20,6 +20,8 @@ from tests.system.streams import destination, result_in, socket_pair, two_pipes
 from tests.system.test_file_guest import assert_same, file_guest, image, shm
 from tests.system.test_synthetic_guest import assert_moved
 
+pytestmark = pytest.mark.more
+
 __all__ = ["shm"]
 
 Ends = Callable[[], AbstractContextManager[tuple[list[int], list[int]]]]

@@ -16,6 +16,8 @@ from tests.pipeline.monitor.talking import Client, listens
 from tests.pipeline.shell.scraping import Samples, scrape
 from tests.system.migrations import END_S, MIB, SYNTHETIC, Command, listen, settings
 
+pytestmark = pytest.mark.more
+
 SLOW = {"max-bandwidth": "8MiB", "downtime-limit": 2000}
 WATCHED = ("--metrics", "0", "--log-format", "json")
 
