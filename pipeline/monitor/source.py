@@ -36,7 +36,8 @@ def serve_source(
     `watch` is called at every tick and may raise a MigrationError. ConfigError for the user's
     mistakes; whatever else goes wrong is in the result.
     """
-    warm_up()
+    if uri is None or not uri.is_stream:
+        warm_up()
     with Monitor(qmp) as monitor:
         guest = make_guest(config)
         try:

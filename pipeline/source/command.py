@@ -52,7 +52,8 @@ def migrate(
     here. `watch` is called at every tick and may raise a MigrationError. ConfigError
     for the user's mistakes; whatever else goes wrong is in the result.
     """
-    warm_up()
+    if not uri.is_stream:
+        warm_up()
     own = make_guest(config) if guest is None else guest
     outgoing = Outgoing(config, own, observer, status)
     outgoing.watch = watch

@@ -58,7 +58,7 @@ class Way:
 def way_to(uri: Uri, role: Role) -> "closing[Way]":
     """The way of the end `role`, while this lasts; ConfigError for one that cannot be had.
 
-    Before other processes are started: they would inherit descriptors that are the stream's.
+    Before the fork server is started, where it is standard input and output: that would keep them.
     """
     make = _STAND_INS.get((uri.scheme, role))
     return closing(Way(uri, None if make is None else make(uri, role)))
