@@ -121,6 +121,8 @@ class Incoming:
         if self.guest is None:
             self.settings.set_autostart(runs)
             return
+        if runs == (self.guest.run_state() == "running"):
+            return
         if runs:
             self.guest.go_on()
         else:

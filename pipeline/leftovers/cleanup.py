@@ -92,7 +92,9 @@ def cleared(concerns: Callable[[Record], bool]) -> Iterator[None]:
             if not concerns(record) or _is_over(record):
                 continue
             if record.owner.is_alive:
-                raise GuestError(f"process {record.owner.pid} migrates it: {record.session}")
+                raise GuestError(
+                    f"process {record.owner.pid} migrates that guest: {record.session}"
+                )
             try:
                 settle(session)
             except Unanswered:

@@ -36,6 +36,7 @@ class Destination:
         self._commands = DestinationCommands(
             monitor.commands, incoming, deferred=deferred, on_uri=self._tell_setup
         )
+        monitor.on_quit(incoming.cancel.set)
         incoming.watch = monitor.inbox.serve
         incoming.idle = monitor.inbox.wait
         incoming.on_guest = monitor.tell_guest

@@ -40,7 +40,6 @@ class DestinationCommands:
         commands.add("query-status", self._status)
         commands.add("stop", lambda: incoming.let_run(False))
         commands.add("cont", lambda: incoming.let_run(True))
-        commands.add("quit", incoming.cancel.set)
 
     def _check_idle(self) -> None:
         if self._incoming.status.status is Status.ACTIVE:

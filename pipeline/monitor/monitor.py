@@ -1,5 +1,6 @@
 """One end's monitor: commands, inbox and, where it is asked for, the QMP server with its events."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.monitor.commands import Commands
@@ -20,6 +21,7 @@ class Monitor:
         self._path = path
         self._server: QmpServer | None = None
         self._passes = 0
+        self._reason = "none"
 
     def __enter__(self) -> "Monitor":
         return self
@@ -28,6 +30,15 @@ class Monitor:
         """All commands are known: let clients in."""
         if self._path is not None:
             self._server = QmpServer(self._path, self.commands, self.inbox)
+
+    def on_quit(self, end: Callable[[], None]) -> None:
+        """What the command `quit` does."""
+
+        def quit_() -> None:
+            self._reason = "host-qmp-quit"
+            end()
+
+        self.commands.add("quit", quit_)
 
     def emit(self, name: str, **data: object) -> None:
         """Tell all clients."""
@@ -51,7 +62,7 @@ class Monitor:
         self.emit("RESUME" if runs else "STOP")
 
     def __exit__(self, *_: object) -> None:
-        self.emit("SHUTDOWN", guest=False, reason="host-qmp-quit")
+        self.emit("SHUTDOWN", guest=False, reason=self._reason)
         self.inbox.close()
         if self._server is not None:
             self._server.close()

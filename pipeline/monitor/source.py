@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from pipeline.config.model import Config
 from pipeline.monitor.monitor import Monitor
 from pipeline.monitor.source_commands import OutgoingCommands
@@ -63,19 +65,20 @@ class Source:
         self._watch = watch
         self._on_each = on_each
         self._commands = OutgoingCommands(monitor.commands, outgoing)
+        monitor.on_quit(self._commands.end)
         outgoing.watch = self._look
         outgoing.on_guest = monitor.tell_guest
         outgoing.status.notify(self._tell)
 
     def migrate(self, uri: Uri) -> Result:
         """Migrate at once."""
-        self._outgoing.begin()
-        with cancelled_by_signals(self._outgoing.cancel):
-            return self._outgoing.migrate(uri)
+        with self._outgoing.reach(uri) as reached, cancelled_by_signals(self._outgoing.cancel):
+            self._outgoing.begin()
+            return self._outgoing.send(reached)
 
     def obey(self) -> Result:
         """Wait to be told what to do, and do it."""
-        with cancelled_by_signals(self._commands.quit):
+        with cancelled_by_signals(self._commands.end):
             while not self._commands.quitting:
                 self._monitor.inbox.wait(IDLE_SECONDS)
                 uri, self._commands.uri = self._commands.uri, None
@@ -87,7 +90,10 @@ class Source:
         """A migration that does not end well is told, and another one may be asked for."""
         with suppress(ConfigError):
             self._outgoing.migrate(uri)
-        self._on_each(self._outgoing.result())
+        result = self._outgoing.result()
+        if result.status is Status.FAILED:
+            structlog.get_logger().warning(f"the migration failed: {result.error_desc}")
+        self._on_each(result)
 
     def _look(self) -> None:
         self._watch()

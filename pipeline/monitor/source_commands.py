@@ -34,7 +34,6 @@ class OutgoingCommands:
         commands.add("query-status", self._status)
         commands.add("stop", outgoing.pause_guest)
         commands.add("cont", outgoing.run_guest)
-        commands.add("quit", self.quit)
 
     def _migrate(self, given: arguments.Migrate) -> None:
         self._outgoing.check()
@@ -57,7 +56,7 @@ class OutgoingCommands:
         state = self._outgoing.run_state()
         return {"status": state, "running": state == "running", "singlestep": False}
 
-    def quit(self) -> None:
+    def end(self) -> None:
         """End, and with it what is under way."""
         self.quitting = True
         self._outgoing.cancel()

@@ -198,7 +198,7 @@ def run_command(arguments: list[str] | None = None) -> int:
 def _uri(option: str | None, config: Config, role: Role, json_path: str | None) -> Uri:
     text = option or config.uri
     if text is None:
-        raise ConfigError("uri: found none, expected --uri tcp:HOST:PORT or unix:PATH")
+        raise ConfigError("uri: found none, expected --uri tcp:HOST:PORT or unix:PATH, or another")
     uri = parse_uri(absolute_uri(text, role))
     if uri.fd in (0, 1) and json_path == "-":
         raise ConfigError(f"--json: standard output is for {uri}, expected a path")

@@ -33,6 +33,8 @@ class _Rising:
         self._highest = 0.0
 
     def clamp(self, progress: Progress) -> float | None:
+        if progress.status is Status.SETUP:
+            self._highest = 0.0
         if progress.percent is None:
             return None
         self._highest = max(self._highest, min(progress.percent, 100.0))

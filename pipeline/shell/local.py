@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 import msgspec
+import structlog
 
-from pipeline.config.model import Config
+from pipeline.config.model import Config, SyntheticGuest
 from pipeline.monitor.source import serve_source
 from pipeline.progress import Observer
 from pipeline.result import Result
@@ -35,6 +36,7 @@ def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
     """
     if config.uri is not None and parse_uri(config.uri).is_stream:
         raise ConfigError("uri: run has both ends, expected tcp:HOST:PORT or unix:PATH")
+    _warn_of_the_end(config)
     with TemporaryDirectory(prefix="pageferry-run-") as folder:
         uri = config.uri or f"unix:{folder}/control"
         there = _Destination(config, uri, Path(folder))
@@ -44,6 +46,14 @@ def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
             return _merged(here, there.result())
         finally:
             there.close()
+
+
+def _warn_of_the_end(config: Config) -> None:
+    lives_on = isinstance(config.guest, SyntheticGuest) and config.guest.socket is not None
+    if lives_on and config.destination.socket is None:
+        structlog.get_logger().warning(
+            "the guest moves into this command and ends with it: destination.socket keeps it"
+        )
 
 
 class _Destination:

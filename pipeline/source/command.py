@@ -58,9 +58,9 @@ def migrate(
     outgoing = Outgoing(config, own, observer, status)
     outgoing.watch = watch
     try:
-        outgoing.begin()
-        with cancelled_by_signals(outgoing.cancel):
-            return outgoing.migrate(uri)
+        with outgoing.reach(uri) as reached, cancelled_by_signals(outgoing.cancel):
+            outgoing.begin()
+            return outgoing.send(reached)
     finally:
         if guest is None:
             own.close()

@@ -1,7 +1,8 @@
 """The migrations of one guest from here: what outlives them, and whether one may begin."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event
 
 from pipeline.config.adjustable import Adjustable
@@ -21,8 +22,17 @@ from protocol.errors import ConfigError, MigrationRefused
 from protocol.limits import PAGE_BYTES
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
+from workers.keys import ClientKeys
 
 IN_PROGRESS = "There's a migration process in progress"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The way to the other end, and the keys for it."""
+
+    way: Way
+    keys: ClientKeys | None
 
 
 class Outgoing:
@@ -85,24 +95,38 @@ class Outgoing:
         self.error = str(error)
         self.status.change(Status.SETUP, Status.FAILED)
 
+    @contextmanager
+    def reach(self, uri: Uri) -> Iterator[Reached]:
+        """What leads to `uri`, while this lasts; ConfigError where that cannot be had."""
+        with way_to(uri, "source") as way:
+            yield Reached(way, client_keys(self.settings.config.security, way.uri))
+
     def migrate(self, uri: Uri) -> Result:
         """Do what was begun: send the guest to `uri`; how that ended.
 
         ConfigError where nobody can be reached there.
         """
-        with ExitStack() as left:
-            try:
-                self._way = left.enter_context(way_to(uri, "source"))
-                self.coordinator = self._coordinate(self._way)
-            except ConfigError as error:
-                self.fail(error)
-                raise
-            except Exception as error:
-                log_if_unexpected(error)
-                self.fail(error)
-                return self.result()
-            self.coordinator.migrate()
-            self._way.completed = self.status.status is Status.COMPLETED
+        try:
+            with self.reach(uri) as reached:
+                return self.send(reached)
+        except ConfigError as error:
+            self.fail(error)
+            raise
+
+    def send(self, reached: Reached) -> Result:
+        """As `migrate`, to what is reached already."""
+        self._way = reached.way
+        try:
+            self.coordinator = self._coordinate(reached)
+        except ConfigError as error:
+            self.fail(error)
+            raise
+        except Exception as error:
+            log_if_unexpected(error)
+            self.fail(error)
+            return self.result()
+        self.coordinator.migrate()
+        reached.way.completed = self.status.status is Status.COMPLETED
         self.error = self.coordinator.error
         result = self.result()
         if result.guest_alive in ("destination", "unknown"):
@@ -110,18 +134,17 @@ class Outgoing:
             self.blockers.add(f"the guest was given away in session {result.session}")
         return result
 
-    def _coordinate(self, way: Way) -> Coordinator:
+    def _coordinate(self, reached: Reached) -> Coordinator:
         config = self.settings.config
-        keys = client_keys(config.security, way.uri)
         return Coordinator(
             config,
             self.guest,
             start_tracking(config.tracker, self.guest),
             self.status,
-            way.uri,
+            reached.way.uri,
             self._tick,
             cancel=self._cancel,
-            keys=keys,
+            keys=reached.keys,
             on_guest=lambda runs: self.on_guest(runs),
         )
 
@@ -159,14 +182,16 @@ class Outgoing:
     def pause_guest(self) -> None:
         """Let it stand still, as its user wishes: it arrives paused."""
         self._check_guest()
-        self.guest.pause()
-        self.on_guest(False)
+        if self.guest.run_state() == "running":
+            self.guest.pause()
+            self.on_guest(False)
 
     def run_guest(self) -> None:
         """Let it run."""
         self._check_guest()
-        self.guest.go_on()
-        self.on_guest(True)
+        if self.guest.run_state() != "running":
+            self.guest.go_on()
+            self.on_guest(True)
 
     @property
     def _is_switching_over(self) -> bool:
@@ -174,7 +199,8 @@ class Outgoing:
 
     def _check_guest(self) -> None:
         if self._is_switching_over or self._is_away:
-            raise MigrationRefused("the guest is leaving: it is not told to stop or go on here")
+            leaves = "has left" if self._is_away else "is leaving"
+            raise MigrationRefused(f"the guest {leaves}: it is not told to stop or go on here")
 
     def _tick(self, now_ns: int) -> None:
         self.watch()

@@ -74,7 +74,7 @@ def test_of_two_migrations_of_one_guest_at_the_same_moment_one_gets_it() -> None
             say(other, f"{turn + 100:032x} {turn}")
             told = sorted((heard(one), heard(other)))
             assert told[0] == "got"
-            assert "migrates it" in told[1]
+            assert "migrates that guest" in told[1]
     for path in state_folder().iterdir():
         path.unlink()
 
@@ -133,7 +133,7 @@ def test_two_writers_files_are_one_guest(own: Path, writer: Process) -> None:
     first = create_record(
         Record(session=SESSION, role="source", name="", owner=this_process(), guest=writer)
     )
-    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates it: {SESSION}"):
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates that guest: {SESSION}"):
         claim(replace(first.record, session="ef" * 16))
     assert [path.name for path in state_folder().iterdir()] == [f"{SESSION}-source.jsonl"]
     forget(first)
@@ -157,7 +157,7 @@ def test_of_two_that_land_in_one_file_one_makes_it(
 
     monkeypatch.setattr(arrivals, "make_file", come_in_between)
     arrivals._make_place(own / "memory", first)
-    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates it: {SESSION}"):
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates that guest: {SESSION}"):
         arrivals._make_place(own / "memory", other)
     assert "is locked" in refused[0]
     forget(first, other)

@@ -162,7 +162,7 @@ def test_a_guest_is_the_same_by_any_name(guests: Guests, folder: Path) -> None:
     alias = config_of(folder / "alias")
     effects = (guests.stop("g"),)
     migrated = on_record("source", owner=this_process(), **guests.facts("g"))
-    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates it"):
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates that guest"):
         make_guest(alias)
     forget(migrated)
     given = on_record("source", Step.INTENT, **guests.facts("g"))

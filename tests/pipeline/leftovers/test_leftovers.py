@@ -149,7 +149,7 @@ def test_the_next_migration_puts_right_what_the_last_one_left(writer: Process) -
 def test_a_guest_that_is_migrated_is_not_migrated_twice(writer: Process) -> None:
     """Two migrations of one guest at a time."""
     on_record("source", owner=this_process(), guest=writer)
-    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates it"):
+    with pytest.raises(GuestError, match=f"process {os.getpid()} migrates that guest"):
         clear_way(lambda record: record.guest == writer)
 
 
