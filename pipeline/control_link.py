@@ -18,7 +18,7 @@ from pipeline.unix_sockets import check_free
 from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed, Hello
 from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
-from protocol.limits import MAX_CONTROL_BYTES
+from protocol.limits import MAX_CONTROL_BYTES, REASON_CHARS
 from protocol.session import Role, Session
 from protocol.uri import Uri, plain_endpoint
 from workers.door import Door
@@ -195,7 +195,9 @@ class ControlLink:
     def _refuse(self, route: list[bytes], envelope: bytes, error: RemoteProtocolError) -> None:
         """Tell a stranger why, in an envelope that it may be able to read."""
         answer = Channel(envelope[8:24].ljust(16, b"\0"))
-        self._say([*route, answer.outgoing(Failed(reason=str(error), cancelled=False))])
+        self._say(
+            [*route, answer.outgoing(Failed(reason=str(error)[:REASON_CHARS], cancelled=False))]
+        )
 
     def end(self, ending: Cancel | Failed) -> None:
         """Tell the peer that it is over, where it is there and does not know."""

@@ -18,7 +18,7 @@ from pipeline.progress import Observer, every_so_often
 from pipeline.result import Result
 from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
-from protocol.errors import GuestError
+from protocol.errors import ConfigError, GuestError
 from protocol.status import FINISHED, INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
 
@@ -52,22 +52,25 @@ class Incoming:
         self.status.change(Status.NONE, Status.SETUP)
         with ExitStack() as opened:
             way = opened.enter_context(way_to(uri, "destination"))
-            self.receiver = self._receiver(way.uri)
+            self.receiver = self._receiver(way.uri, uri)
             self._way, self._opened = way, opened.pop_all()
         address = str(uri) if uri.is_stream else self.receiver.engine.link.endpoint
         structlog.get_logger().info("listening", socket_address=address)
 
-    def _receiver(self, uri: Uri) -> Receiver:
+    def _receiver(self, here: Uri, uri: Uri) -> Receiver:
         config = self.settings.config
-        return Receiver(
-            uri,
-            lambda: self.settings.config,
-            guest_maker(config),
-            self.status,
-            cancel=self.cancel,
-            keys=server_keys(config.security, uri),
-            on_tick=self._tick,
-        )
+        try:
+            return Receiver(
+                here,
+                lambda: self.settings.config,
+                guest_maker(config),
+                self.status,
+                cancel=self.cancel,
+                keys=server_keys(config.security, here),
+                on_tick=self._tick,
+            )
+        except OSError as error:
+            raise ConfigError(f"uri: cannot listen on {uri}: {error.strerror}") from None
 
     def receive(self, stay: float | None) -> Result:
         """Take the guest in, and keep it for `stay` seconds; None: until it has checked itself."""

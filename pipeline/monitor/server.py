@@ -82,18 +82,23 @@ class QmpServer:
         if self._loop.is_closed():
             return
         with suppress(TimeoutError, asyncio.CancelledError):
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(CLOSE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(2 * CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._path.unlink(missing_ok=True)
 
     async def _end(self) -> None:
+        """Those that do not read by the time are dropped, with what they have not read."""
         self._server.close()
-        for writer, client in list(self._clients.items()):
-            async with client.answering:
-                writer.close()
+        last = [asyncio.ensure_future(client.close()) for client in self._clients.values()]
+        if last:
+            await asyncio.wait(last, timeout=CLOSE_SECONDS)
+        for writer in self._clients:
+            writer.transport.abort()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -118,6 +123,13 @@ class Client:
                     async with self.answering:
                         self._writer.write(await self._answer(text))
                         await self._writer.drain()
+
+    async def close(self) -> None:
+        """Let the answer that is due leave, and what was said before."""
+        async with self.answering:
+            self._writer.close()
+            with suppress(OSError):
+                await self._writer.wait_closed()
 
     def tell(self, event: bytes) -> None:
         """Send an event to one that has negotiated; drop one that does not read."""

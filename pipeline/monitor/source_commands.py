@@ -1,7 +1,5 @@
 """The commands of a source: it migrates when it is told to, and lives until it is told to end."""
 
-from collections.abc import Callable
-
 from pipeline.config.fields import absolute_uri
 from pipeline.monitor import arguments
 from pipeline.monitor.answers import migration_info
@@ -11,8 +9,6 @@ from pipeline.source.outgoing import Outgoing
 from protocol.errors import ConfigError
 from protocol.qmp import QmpError
 from protocol.uri import Uri, parse_uri
-
-Emit = Callable[[str], None]
 
 
 class OutgoingCommands:
@@ -37,6 +33,8 @@ class OutgoingCommands:
 
     def _migrate(self, given: arguments.Migrate) -> None:
         self._outgoing.check()
+        if self.quitting:
+            raise QmpError("the command is about to end")
         if given.blk or given.inc:
             raise QmpError("disks do not move in this version: blk and inc must be false")
         self._outgoing.begin()
@@ -59,4 +57,4 @@ class OutgoingCommands:
     def end(self) -> None:
         """End, and with it what is under way."""
         self.quitting = True
-        self._outgoing.cancel()
+        self._outgoing.end()

@@ -58,7 +58,7 @@ def migrate(
     outgoing = Outgoing(config, own, observer, status)
     outgoing.watch = watch
     try:
-        with outgoing.reach(uri) as reached, cancelled_by_signals(outgoing.cancel):
+        with outgoing.reach(uri) as reached, cancelled_by_signals(outgoing.end):
             outgoing.begin()
             return outgoing.send(reached)
     finally:

@@ -78,6 +78,8 @@ class Custody:
         that could be kept."""
         assert self._commit is not None
         if self._stays:
+            with suppress(GuestError):  # from now on it stands still because its user wants it
+                self._guest.pause()
             return True
         kept = True
         try:

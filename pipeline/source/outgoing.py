@@ -87,12 +87,12 @@ class Outgoing:
         """The command to migrate is taken: setup. MigrationRefused as `check`."""
         self.check()
         self.coordinator, self.error = None, None
-        self._cancel.clear()
         self.status.change(self.status.status, Status.SETUP)
 
     def fail(self, error: Exception) -> None:
         """What was begun cannot be done."""
         self.error = str(error)
+        self._cancel.clear()
         self.status.change(Status.SETUP, Status.FAILED)
 
     @contextmanager
@@ -112,6 +112,10 @@ class Outgoing:
         except ConfigError as error:
             self.fail(error)
             raise
+        except Exception as error:
+            log_if_unexpected(error)
+            self.fail(error)
+            return self.result()
 
     def send(self, reached: Reached) -> Result:
         """As `migrate`, to what is reached already."""
@@ -126,6 +130,7 @@ class Outgoing:
             self.fail(error)
             return self.result()
         self.coordinator.migrate()
+        self._cancel.clear()
         reached.way.completed = self.status.status is Status.COMPLETED
         self.error = self.coordinator.error
         result = self.result()
@@ -162,6 +167,11 @@ class Outgoing:
 
     def cancel(self) -> None:
         """End the migration that is under way, if there is one that can be ended."""
+        if self.is_active:
+            self._cancel.set()
+
+    def end(self) -> None:
+        """As `cancel`, and of what is about to begin, too."""
         self._cancel.set()
 
     def go_on(self, state: str) -> None:
@@ -175,7 +185,7 @@ class Outgoing:
         """What the guest does, in QEMU's words."""
         if self._is_switching_over:
             return "finish-migrate"
-        if self.status.status is Status.COMPLETED:
+        if self._is_away:
             return "postmigrate"
         return self.guest.run_state()
 

@@ -161,7 +161,7 @@ class Saver:
         try:
             batch = decode_batch(parts[0], parts[1], self._limits)
         except FrameDamaged as error:
-            self._link.send(c.Redo(seq=maybe_seq(parts[0]), reason=str(error)))
+            self._link.send(c.Redo(seq=maybe_seq(parts[0]), reason=str(error)[:REASON_CHARS]))
             return
         self._waiting.add(batch.seq, (batch, Record(Kind.FRAME, 0, parts)))
 
@@ -205,7 +205,7 @@ class Saver:
         try:
             self._file.publish()
         except MigrationError as error:
-            self._link.send(c.NotStarted(reason=str(error)))
+            self._link.send(c.NotStarted(reason=str(error)[:REASON_CHARS]))
             self._is_over = True
             return
         self._link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=False))

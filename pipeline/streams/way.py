@@ -25,7 +25,8 @@ from workers.memory import PassedFd
 
 SOCKET = "way"
 LOOK_SECONDS = 0.05
-END_SECONDS = 5.0
+END_SECONDS = 8.0
+"""For a tunnel to end its command, which may take 5.5 s."""
 COMMAND_SECONDS = 120.0
 """For a command behind which the guest has arrived to end by itself, with the guest's check."""
 

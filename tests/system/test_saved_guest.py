@@ -64,7 +64,7 @@ def test_a_guest_at_work_is_saved_and_stands_still(folder: Path) -> None:
         assert (here.status, here.guest_alive) == ("completed", "source")
         assert guest.run_state() == "paused"
         before = writes(guest.blocks[0].fd)
-        guest.resume()
+        guest.go_on()
         wait_until(lambda: writes(guest.blocks[0].fd) > before, 5)
     there = load(settings(), folder / "saved")
     assert there.error_desc is None
