@@ -4,6 +4,8 @@ Processes are known by their environment, which their children inherit whoever a
 them; those that this process's fork server made, by being its children.
 """
 
+import gc
+import multiprocessing
 import os
 import tempfile
 import time
@@ -42,6 +44,8 @@ def nothing_left() -> Iterator[Path]:
         until = time.monotonic() + PATIENCE_S
         while left := [*_left(folder, descriptors, children), *open_records(Path(state))]:
             assert time.monotonic() < until, f"left behind: {left}"
+            multiprocessing.active_children()  # those whose end the fork server was late to tell
+            gc.collect()
             time.sleep(0.01)
 
 

@@ -70,7 +70,8 @@ class WorkerProcess:
             self._abandon(thread)
             raise WorkerError(f"the fork server did not start {self.name} in {FORK_SECONDS:.0f} s")
         if failure:
-            raise WorkerError(f"the fork server did not start {self.name}: {failure[0]}")
+            reason = str(failure.pop())  # not the error: what it refers to keeps descriptors open
+            raise WorkerError(f"the fork server did not start {self.name}: {reason}")
 
     def _abandon(self, thread: Thread) -> None:
         """Nobody waits for it any more: it must not stay, once it is there."""
