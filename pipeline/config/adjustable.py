@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from pipeline.config.fields import cache_refusal, cache_size
-from pipeline.config.model import Capabilities, Config, Parameters, Section
+from pipeline.config.model import Config, Parameters, Section
 from protocol.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Section)
@@ -71,6 +71,3 @@ def _updated(section: Kind, given: Mapping[str, object]) -> Kind:
             told = "not in this version"
         prefix = "" if told.startswith("Parameter") else f"Parameter '{name}': "
         raise ConfigError(f"{prefix}{told}") from None
-
-
-CAPABILITIES = tuple(name.replace("_", "-") for name in Capabilities.model_fields)

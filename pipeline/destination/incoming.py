@@ -19,7 +19,7 @@ from pipeline.result import Result
 from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.errors import ConfigError, GuestError
-from protocol.status import FINISHED, INCOMING_TRANSITIONS, Status, StatusMachine
+from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
 from protocol.uri import Uri
 
 IDLE_SECONDS = 0.2
@@ -114,7 +114,7 @@ class Incoming:
     def run_state(self) -> str:
         """What the guest does, in QEMU's words."""
         if self.guest is None:
-            return "postmigrate" if self.status.status in FINISHED else "inmigrate"
+            return "postmigrate" if self.status.has_finished else "inmigrate"
         assert self.receiver is not None
         runs = self.guest.run_state() == "running"
         return "running" if runs else self.receiver.stopped_state

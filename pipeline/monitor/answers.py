@@ -18,7 +18,7 @@ def migration_info(outgoing: Outgoing) -> Answer:
     if status is Status.SETUP:
         return answer
     result = outgoing.result()
-    if status in (Status.FAILED, Status.CANCELLED):
+    if outgoing.status.has_failed:
         return answer | {"error-desc": result.error_desc}
     answer |= {"total-time": result.total_time, "setup-time": result.setup_time}
     if status is Status.COMPLETED:
@@ -36,7 +36,7 @@ def arrival_info(incoming: Incoming) -> Answer:
     answer: Answer = {"status": status}
     if status is Status.SETUP:
         answer["socket-address"] = [_address(receiver.engine.link.endpoint)]
-    if status in (Status.FAILED, Status.CANCELLED):
+    if incoming.status.has_failed:
         answer["error-desc"] = receiver.error
     return answer
 

@@ -24,7 +24,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._table: dict[str, tuple[type[Struct], Callable[[Any], object]]] = {}
-        self.add("query-version", lambda: spoken_version())
+        self.add("query-version", spoken_version)
         self.add("query-commands", lambda: [{"name": name} for name in self.names])
 
     @property

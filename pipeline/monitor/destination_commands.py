@@ -8,9 +8,10 @@ from pipeline.monitor import arguments
 from pipeline.monitor.answers import arrival_info
 from pipeline.monitor.commands import Commands
 from pipeline.monitor.common import SettingCommands
+from pipeline.source.outgoing import IN_PROGRESS
 from protocol.errors import ConfigError, MigrationRefused
 from protocol.qmp import QmpError
-from protocol.status import FINISHED, Status
+from protocol.status import Status
 from protocol.uri import DEFER, Uri, parse_uri
 
 
@@ -43,10 +44,10 @@ class DestinationCommands:
 
     def _check_idle(self) -> None:
         if self._incoming.status.status is Status.ACTIVE:
-            raise MigrationRefused("There's a migration process in progress")
+            raise MigrationRefused(IN_PROGRESS)
 
     def _migrate(self, _: arguments.Migrate) -> None:
-        if self._incoming.status.status not in FINISHED:
+        if not self._incoming.status.has_finished:
             raise QmpError("Guest is waiting for an incoming migration")
         raise QmpError("a destination does not send: `pageferry migrate` does")
 

@@ -35,15 +35,12 @@ class Inbox:
 
     def wait(self, timeout_s: float) -> None:
         """Do what comes next, as soon as it comes."""
-        select.select([self.fd], [], [], timeout_s)
+        if select.select([self.fd], [], [], timeout_s)[0]:
+            os.eventfd_read(self.fd)
         self.serve()
 
     def serve(self) -> None:
         """Do all that waits."""
-        try:
-            os.eventfd_read(self.fd)
-        except BlockingIOError:
-            return
         while (waiting := self._maybe_next()) is not None:
             work, future = waiting
             try:

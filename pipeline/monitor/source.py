@@ -72,9 +72,7 @@ class Source:
 
     def migrate(self, uri: Uri) -> Result:
         """Migrate at once."""
-        with self._outgoing.reach(uri) as reached, cancelled_by_signals(self._outgoing.end):
-            self._outgoing.begin()
-            return self._outgoing.send(reached)
+        return self._outgoing.migrate_now(uri)
 
     def obey(self) -> Result:
         """Wait to be told what to do, and do it."""

@@ -13,7 +13,6 @@ from pipeline.leftovers.cleanup import clear_way
 from pipeline.progress import Observer
 from pipeline.records.processes import maybe_process
 from pipeline.result import Result
-from pipeline.signals import cancelled_by_signals
 from pipeline.source.outgoing import Outgoing
 from protocol.status import StatusMachine
 from protocol.uri import Uri
@@ -58,9 +57,7 @@ def migrate(
     outgoing = Outgoing(config, own, observer, status)
     outgoing.watch = watch
     try:
-        with outgoing.reach(uri) as reached, cancelled_by_signals(outgoing.end):
-            outgoing.begin()
-            return outgoing.send(reached)
+        return outgoing.migrate_now(uri)
     finally:
         if guest is None:
             own.close()

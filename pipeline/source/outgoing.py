@@ -12,6 +12,7 @@ from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import Result
+from pipeline.signals import cancelled_by_signals
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
@@ -20,7 +21,7 @@ from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.errors import ConfigError, MigrationRefused
 from protocol.limits import PAGE_BYTES
-from protocol.status import FINISHED, Status, StatusMachine
+from protocol.status import Status, StatusMachine
 from protocol.uri import Uri
 from workers.keys import ClientKeys
 
@@ -69,7 +70,7 @@ class Outgoing:
     @property
     def is_active(self) -> bool:
         """Whether a migration is under way."""
-        return self.status.status not in FINISHED | {Status.NONE}
+        return self.status.status is not Status.NONE and not self.status.has_finished
 
     def check(self) -> None:
         """MigrationRefused, and nothing has changed, where none may begin now."""
@@ -109,26 +110,22 @@ class Outgoing:
         try:
             with self.reach(uri) as reached:
                 return self.send(reached)
-        except ConfigError as error:
-            self.fail(error)
-            raise
         except Exception as error:
-            log_if_unexpected(error)
-            self.fail(error)
-            return self.result()
+            return self._give_up(error)
+
+    def migrate_now(self, uri: Uri) -> Result:
+        """Begin, and do it; a signal ends it. ConfigError before anything has begun, too."""
+        with self.reach(uri) as reached, cancelled_by_signals(self.end):
+            self.begin()
+            return self.send(reached)
 
     def send(self, reached: Reached) -> Result:
         """As `migrate`, to what is reached already."""
         self._way = reached.way
         try:
             self.coordinator = self._coordinate(reached)
-        except ConfigError as error:
-            self.fail(error)
-            raise
         except Exception as error:
-            log_if_unexpected(error)
-            self.fail(error)
-            return self.result()
+            return self._give_up(error)
         self.coordinator.migrate()
         self._cancel.clear()
         reached.way.completed = self.status.status is Status.COMPLETED
@@ -138,6 +135,14 @@ class Outgoing:
             self._is_away = True
             self.blockers.add(f"the guest was given away in session {result.session}")
         return result
+
+    def _give_up(self, error: Exception) -> Result:
+        """How what could not be done ended; the user's own mistake is raised."""
+        self.fail(error)
+        if isinstance(error, ConfigError):
+            raise error
+        log_if_unexpected(error)
+        return self.result()
 
     def _coordinate(self, reached: Reached) -> Coordinator:
         config = self.settings.config
