@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from pipeline.destination import arrivals
 from pipeline.guests.memory import make_file
 from pipeline.leftovers.cleanup import claim, cleanup, clear_way
 from pipeline.records import store
-from pipeline.records.processes import Process, maybe_process, this_process
+from pipeline.records.processes import Process, this_process
 from pipeline.records.record import (
     MadeFile,
     Record,
@@ -38,14 +37,6 @@ pytestmark = pytest.mark.timeout(30)
 def _own(folder: Path) -> Path:
     """The folder of a test, with temporary files and records of its own."""
     return folder
-
-
-@pytest.fixture(name="writer")
-def _writer() -> Iterator[Process]:
-    with python("print(flush=True); input()") as (child, _):
-        found = maybe_process(child.pid)
-        assert found is not None
-        yield found
 
 
 CLAIM = """

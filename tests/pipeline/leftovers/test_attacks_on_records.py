@@ -3,7 +3,7 @@
 import os
 import socket
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pipeline.leftovers.cleanup import claim, clear_way
 from pipeline.records import store
-from pipeline.records.processes import Process, maybe_process, this_process
+from pipeline.records.processes import Process, this_process
 from pipeline.records.record import (
     BoundSockets,
     MadeFile,
@@ -25,7 +25,6 @@ from pipeline.records.store import find_record
 from pipeline.shell.cli import run_command
 from protocol.commit import Step
 from protocol.errors import MigrationError
-from tests.pipeline.guests.helpers import python
 from tests.pipeline.leftovers.helpers import DEAD, SESSION, forget, on_record, stopped
 
 pytestmark = pytest.mark.timeout(30)
@@ -36,14 +35,6 @@ PEER = Record(session=SESSION, role="destination", name="guest", owner=DEAD)
 def _own(folder: Path) -> Path:
     """The folder of a test, with temporary files and records of its own."""
     return folder
-
-
-@pytest.fixture(name="writer")
-def _writer() -> Iterator[Process]:
-    with python("print(flush=True); input()") as (child, _):
-        found = maybe_process(child.pid)
-        assert found is not None
-        yield found
 
 
 def _empty(path: Path) -> None:

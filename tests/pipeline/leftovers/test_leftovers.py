@@ -3,9 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +13,7 @@ from pipeline.guests.memory import make_file
 from pipeline.leftovers.cleanup import cleanup, clear_way
 from pipeline.leftovers.resolve import resolve_destination, resolve_source
 from pipeline.leftovers.settling import close_destination
-from pipeline.records.processes import Process, maybe_process, this_process
+from pipeline.records.processes import Process, this_process
 from pipeline.records.record import (
     BoundSockets,
     MadeFile,
@@ -35,15 +32,6 @@ from tests.pipeline.leftovers.helpers import DEAD, SESSION, on_record, state_of,
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-
-@pytest.fixture(name="writer")
-def _writer() -> Iterator[Process]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        found = maybe_process(child.pid)
-        assert found is not None
-        yield found
-        child.kill()
 
 
 def test_a_writer_that_stands_still_goes_on(writer: Process) -> None:
