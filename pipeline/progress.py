@@ -25,9 +25,9 @@ class Counts:
 class Progress:
     """A moment. Rates are a second; None where it is not known yet.
 
-    `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest
-    memory, `ratio` guest bytes by wire bytes; `received`, at the destination, which does not
-    know what is still to come, bytes of guest memory.
+    `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest memory,
+    `ratio` bytes of the pages that were sent with their content by all wire bytes; `received`, at
+    the destination, which does not know what is still to come, bytes of guest memory.
     """
 
     status: Status

@@ -132,10 +132,12 @@ def verified(verify: str) -> bool | Literal["frames"] | None:
 
 
 def ratio(result: Result) -> float | None:
-    """Bytes of guest memory by bytes on the wire; None where nothing travelled."""
-    guest_bytes = sum(one.bytes for one in result.rounds)
-    wire_bytes = result.ram.transferred if result.ram is not None else None
-    return guest_bytes / wire_bytes if guest_bytes and wire_bytes else None
+    """Bytes of the pages that were sent with their content by all bytes on the wire, as progress
+    has it; None where nothing travelled. Zero pages and skipped ones take next to none of them."""
+    ram = result.ram
+    if ram is None or not ram.normal_bytes or not ram.transferred:
+        return None
+    return ram.normal_bytes / ram.transferred
 
 
 def encode_result(result: Result) -> str:

@@ -196,12 +196,11 @@ def _downtime(result: Result) -> str | None:
 def _wire(result: Result) -> str | None:
     if result.ram is None or result.ram.transferred is None:
         return None
-    guest_bytes = sum(one.bytes for one in result.rounds)
     text = format_bytes(result.ram.transferred)
     saved = ratio(result)
     if saved is None:
         return text
-    return f"{text} for {format_bytes(guest_bytes)} of memory, ratio {saved:.2f}"
+    return f"{text} for {format_bytes(result.ram.normal_bytes or 0)} of pages, ratio {saved:.2f}"
 
 
 def _alive(result: Result) -> str | None:

@@ -82,7 +82,7 @@ def _gauges(progress: Progress) -> Iterable[Known]:
         ("dirty_pages_per_second", "Pages that the guest dirties.", progress.dirty_pages_rate),
         ("wire_bytes_per_second", "Speed on the wire.", progress.wire_rate),
         ("memory_bytes_per_second", "Speed of guest memory.", progress.guest_rate),
-        ("ratio", "Guest bytes by bytes on the wire.", progress.ratio),
+        ("ratio", "Bytes of normal pages by bytes on the wire.", progress.ratio),
         ("expected_downtime_seconds", "Estimate.", _seconds(progress.expected_downtime_ms)),
         ("downtime_seconds", "From the guest's stop to its start.", _seconds(counts.downtime_ms)),
     ):

@@ -112,5 +112,5 @@ class SourceStatistics:
 
     @property
     def ratio(self) -> float | None:
-        """Guest bytes to wire bytes of the data pages; None before there are any."""
-        return self.data_pages * PAGE_BYTES / self.wire_bytes if self.wire_bytes else None
+        """Bytes of the data pages by all wire bytes; None before there are any."""
+        return self.data_pages * PAGE_BYTES / self.wire_bytes if self.data_pages else None

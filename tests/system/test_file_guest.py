@@ -14,11 +14,14 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.result import Result
+from pipeline.config.model import Config
+from pipeline.progress import Progress
+from pipeline.result import Result, ratio
+from pipeline.source.command import migrate
 from protocol.errors import PeerLost
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
-from tests.system.migrations import MIB, both_ends, settings
+from tests.system.migrations import MIB, Destination, both_ends, settings
 
 CODECS = ("none", "zlib", "zstd", "lz4")
 WRITES_ALL_THE_TIME = """
@@ -70,6 +73,18 @@ def assert_same(result: tuple[Result, Result], source: Path, target: Path) -> No
     assert (here.status, there.status) == ("completed", "completed")
     assert filecmp.cmp(source, target, shallow=False)
     assert target.stat().st_blocks <= source.stat().st_blocks
+
+
+def test_the_ratio_is_one_while_it_runs_and_in_the_end(folder: Path, shm: Path) -> None:
+    """A table that counts pages without content, and progress and metrics that do not."""
+    config = settings(file_guest(image(shm / "source")), to=shm / "target")
+    seen: list[Progress] = []
+    there = Destination(config, folder)
+    here = migrate(Config.model_validate(config), there.uri, seen.append)
+    assert there.result().status == "completed"
+    assert here.ram is not None
+    assert here.ram.duplicate
+    assert ratio(here) == seen[-1].ratio
 
 
 @pytest.mark.parametrize("codec", CODECS)

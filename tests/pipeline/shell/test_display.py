@@ -114,10 +114,10 @@ def test_summary() -> None:
         total_time=4210,
         downtime=212,
         downtime_parts=DowntimeParts(last_round=40, verify=130, start=2),
-        ram=Ram(transferred=200 * MIB),
+        ram=Ram(transferred=200 * MIB, normal_bytes=500 * MIB),
         rounds=[
             RoundResult(
-                round_no=n, pages=1, zero_pages=0, bytes=250 * MIB, wire_bytes=1, ms=1,
+                round_no=n, pages=1, zero_pages=0, bytes=300 * MIB, wire_bytes=1, ms=1,
                 dirty_pages_rate=0,
             )
             for n in (1, 2)
@@ -133,7 +133,7 @@ def test_summary() -> None:
         "status        completed",
         "total time    4210 ms",
         "downtime      212 ms (last round 40, verify 130, start 2)",
-        "on the wire   200MiB for 500MiB of memory, ratio 2.50",
+        "on the wire   200MiB for 500MiB of pages, ratio 2.50",
         "rounds        2",
         "bottleneck    compress",
         "verified      all of memory",

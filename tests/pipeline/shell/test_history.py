@@ -9,7 +9,7 @@ import structlog
 
 from pipeline.records.history import keep
 from pipeline.records.store import HISTORY, make_state_folder, state_folder
-from pipeline.result import Ram, Result, RoundResult
+from pipeline.result import Ram, Result
 from pipeline.shell.cli import run_command
 from protocol.status import Status
 
@@ -19,12 +19,7 @@ MOVED = Result(
     downtime=56,
     name="web",
     session="ab" * 16,
-    ram=Ram(total=3 << 20, transferred=2048),
-    rounds=[
-        RoundResult(
-            round_no=1, pages=1, zero_pages=0, bytes=4096, wire_bytes=2048, ms=1, dirty_pages_rate=0
-        )
-    ],
+    ram=Ram(total=3 << 20, transferred=2048, normal_bytes=4096),
 )
 
 

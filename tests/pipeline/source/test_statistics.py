@@ -51,8 +51,10 @@ def test_the_ratio_is_guest_bytes_to_wire_bytes() -> None:
     """A ratio out of payloads alone, or a division by nothing."""
     figures = counted()
     assert figures.ratio is None
-    figures.start_round(2)
-    figures.add_sent(sent(0, 2, 3996), 2)
+    figures.start_round(3)
+    figures.add_sent(sent(1, 0, 0), 1)
+    assert figures.ratio is None
+    figures.add_sent(sent(0, 2, 3896), 2)
     assert figures.ratio == pytest.approx(2.0)
 
 
