@@ -186,6 +186,14 @@ def _replace(target: Path, text: str) -> None:
             raise
 
 
+def why_not_good(result: Result) -> str | None:
+    """Why it failed, was cancelled, or left a guest that is wrong; None where all is well."""
+    if exit_code(result) == 0:
+        return None
+    mismatch = "the memory that arrived differs" if result.verified is False else None
+    return result.error_desc or mismatch or result.self_check
+
+
 def exit_code(result: Result) -> int:
     """0 completed, verified as far as asked for and clean, or nothing asked for; 130 cancelled;
     else 1."""

@@ -1,16 +1,21 @@
 """`pageferry history`: how past migrations of this machine ended."""
 
+import shutil
+import sys
+
 import msgspec
 import structlog
 
 from pipeline.config.units import format_bytes
 from pipeline.records.history import Entry, past
-from pipeline.result import ratio
+from pipeline.result import ratio, why_not_good
 from pipeline.shell.lines import one_line
 
 HEADER = (
-    "ended", "name", "role", "status", "total", "downtime", "memory", "ratio", "session",
+    "ended", "name", "role", "status", "total", "downtime", "memory", "ratio", "session", "reason",
 )  # fmt: skip
+_REASON_COLUMNS = 24
+"""What a reason gets where the rest of its line leaves less."""
 
 
 def listed(last: int | None, *, as_json: bool) -> str:
@@ -27,11 +32,25 @@ def _lines(entries: list[Entry]) -> str:
 
 
 def table(entries: list[Entry]) -> str:
-    """A line for each, columns below a header; "-" for what is not known."""
+    """A line for each, columns below a header; "-" for what is not known.
+
+    The last column, the reason, is cut to what a terminal has room for; elsewhere it is whole.
+    """
     rows = [HEADER, *(tuple(one_line(text or "-") for text in _row(entry)) for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "".join(f"{line}\n" for line in padded)
+    most = _most_columns(before_reason=sum(widths[:-1]) + 2 * len(widths[:-1]))
+    return "".join(f"{_cut(line, most)}\n" for line in padded)
+
+
+def _most_columns(before_reason: int) -> int | None:
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return max(shutil.get_terminal_size().columns, before_reason + _REASON_COLUMNS)
+
+
+def _cut(line: str, most: int | None) -> str:
+    return line if most is None or len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _row(entry: Entry) -> tuple[str | None, ...]:
@@ -46,6 +65,7 @@ def _row(entry: Entry) -> tuple[str | None, ...]:
         format_bytes(memory) if memory else None,
         None if saved is None else f"{saved:.2f}",
         entry.session,
+        why_not_good(entry),
     )
 
 

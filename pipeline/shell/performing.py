@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.progress import Observer, Progress
 from pipeline.records.store import make_state_folder
-from pipeline.result import Result, exit_code, write_out, write_result
+from pipeline.result import Result, exit_code, why_not_good, write_out, write_result
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.lines import LogFormat, complain
 from pipeline.signals import cancelled_by_signals, interrupted_once
@@ -110,15 +110,13 @@ def _report_end(result: Result, log_format: LogFormat) -> int:
     if code == 130:
         return complain("cancelled", code, log_format)
     if code:
-        mismatch = "the memory that arrived differs" if result.verified is False else None
         hint = ""
         if result.guest_alive == "unknown" and result.session:
             hint = (
                 f"; whether the guest runs at the destination is not known: it is settled by"
                 f" `pageferry resolve {result.session}` there, then here"
             )
-        reason = result.error_desc or mismatch or result.self_check
-        return complain(f"failed: {reason}{hint}", code, log_format)
+        return complain(f"failed: {why_not_good(result)}{hint}", code, log_format)
     return code
 
 

@@ -1,6 +1,7 @@
 """`pageferry history`: what it lists, and which commands leave a line."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def test_a_machine_without_history(capsys: pytest.CaptureFixture[str]) -> None:
     """A traceback for whoever looks too early; a folder that looking makes."""
     assert run_command(["history"]) == 0
     assert capsys.readouterr().out.split() == [
-        "ended", "name", "role", "status", "total", "downtime", "memory", "ratio", "session"
+        "ended", "name", "role", "status", "total", "downtime", "memory", "ratio", "session",
+        "reason",
     ]  # fmt: skip
     assert not state_folder().exists()
 
@@ -42,14 +44,35 @@ def test_a_machine_without_history(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Columns that are not below each other, or a failed one that is left out."""
     keep("source", MOVED)
-    keep("destination", Result(status=Status.FAILED, name="a\x1b[31m\nb"))
+    why = "no guest\n answers"
+    keep("destination", Result(status=Status.FAILED, name="a\x1b[31m\nb", error_desc=why))
     assert run_command(["history"]) == 0
     head, first, second = capsys.readouterr().out.splitlines()
     assert first.split()[1:] == [
-        "web", "source", "completed", "1234", "ms", "56", "ms", "3MiB", "2.00", "ab" * 16
+        "web", "source", "completed", "1234", "ms", "56", "ms", "3MiB", "2.00", "ab" * 16, "-"
     ]  # fmt: skip
-    assert second.split()[1:] == ["a?[31m", "b", "destination", "failed", *"-----"]
+    assert second.split()[1:] == ["a?[31m", "b", "destination", "failed", *"-----", *why.split()]
     assert head.index("status") == first.index("completed") == second.index("failed")
+    assert head.index("reason") == second.index("no guest answers")
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, 24), (150, 40)])
+def test_a_reason_is_cut_to_the_terminal(
+    columns: int, shown: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that is torn by one long reason, or a reason of which nothing is left."""
+    keep("source", Result(status=Status.FAILED, name="a", session="ab" * 16, error_desc="x" * 200))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run_command(["history"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(f" {'x' * (shown - 3)}...")
+
+
+def test_a_guest_that_is_wrong_is_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """A migration that failed by its guest's own word, listed as one like all others."""
+    keep("source", Result(status=Status.COMPLETED, verified=True, self_check="page 7 is stale"))
+    assert run_command(["history"]) == 0
+    assert capsys.readouterr().out.endswith("  page 7 is stale\n")
 
 
 def test_the_newest_as_json(capsys: pytest.CaptureFixture[str]) -> None:
