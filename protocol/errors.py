@@ -40,6 +40,10 @@ class GuestError(MigrationError):
     """The guest vanished, or did not do what it was asked."""
 
 
+class NoSuchGuest(GuestError):
+    """There is no guest where one was named, or one that cannot do what it was named for."""
+
+
 class PeerLost(MigrationError):
     """The other end does not answer any more, or said that it failed."""
 

@@ -12,11 +12,17 @@ from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
 from pipeline.guests.memory import make_file, remove_file, was_made_at
 from pipeline.guests.process import process_at
-from pipeline.guests.synthetic import SyntheticArrival
+from pipeline.guests.synthetic import SyntheticArrival, check_waits
 from pipeline.leftovers.cleanup import clear_way, cleared
 from pipeline.records.store import SessionRecord
 from protocol.control import Hello
-from protocol.errors import GuestError, MigrationError, RemoteProtocolError
+from protocol.errors import (
+    ConfigError,
+    GuestError,
+    MigrationError,
+    NoSuchGuest,
+    RemoteProtocolError,
+)
 from protocol.limits import PAGE_BYTES
 
 TABLE_BYTES_A_PAGE = 16
@@ -42,6 +48,16 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         return guest
 
     return make
+
+
+def check_guest(config: Config) -> None:
+    """ConfigError where a guest is named that is to be filled, and none waits there."""
+    if config.destination.socket is None:
+        return
+    try:
+        check_waits(config.destination.socket)
+    except NoSuchGuest as error:
+        raise ConfigError(f"destination.socket: {error}") from None
 
 
 def _make_place(path: Path, record: SessionRecord) -> None:

@@ -10,7 +10,7 @@ import structlog
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.links import server_keys
 from pipeline.config.model import Config
-from pipeline.destination.arrivals import guest_maker
+from pipeline.destination.arrivals import check_guest, guest_maker
 from pipeline.destination.receiver import Receiver
 from pipeline.destination.report import progress_of, result_of
 from pipeline.guests.base import ArrivingGuest
@@ -50,6 +50,7 @@ class Incoming:
     def listen(self, uri: Uri) -> None:
         """Wait for a source at `uri`; ConfigError where that cannot be, and another one may do."""
         self.status.change(Status.NONE, Status.SETUP)
+        check_guest(self.settings.config)
         with ExitStack() as opened:
             way = opened.enter_context(way_to(uri, "destination"))
             self.receiver = self._receiver(way.uri, uri)

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.guests import wire
 from pipeline.guests.conversation import ANSWER_S, Conversation
 from pipeline.records.processes import Process, maybe_process
-from protocol.errors import GuestError
+from protocol.errors import GuestError, NoSuchGuest
 
 _END_S = 1.0
 _ROOT = Path(__file__).parents[2]
@@ -52,7 +52,8 @@ class GuestProcess:
 
     @classmethod
     def attach(cls, path: Path) -> "GuestProcess":
-        """The one that listens at `path`; GuestError where none does."""
+        """The one that listens at `path`; NoSuchGuest where none does, GuestError for one that
+        hangs."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(ANSWER_S)  # one that hangs may have its backlog full
         try:
@@ -60,7 +61,8 @@ class GuestProcess:
         except OSError as error:
             connection.close()
             why = error.strerror or str(error)
-            raise GuestError(f"no guest answers at {path}: {why}") from None
+            kind = GuestError if isinstance(error, TimeoutError | BlockingIOError) else NoSuchGuest
+            raise kind(f"no guest answers at {path}: {why}") from None
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return cls(connection, _CREDENTIALS.unpack(told)[0], None, f"at {path}")
 
@@ -87,7 +89,7 @@ class GuestProcess:
 
 
 def process_at(path: Path) -> Process:
-    """Which process the guest at `path` is; GuestError where there is none."""
+    """Which process the guest at `path` is; GuestError as `GuestProcess.attach`."""
     guest = GuestProcess.attach(path)
     guest.close()
     return guest.process

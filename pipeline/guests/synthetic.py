@@ -15,7 +15,7 @@ from pipeline.guests.workload import Workload
 from pipeline.records.record import StoppedGuest
 from protocol.control import BlockInfo
 from protocol.devices import Section
-from protocol.errors import GuestError
+from protocol.errors import GuestError, NoSuchGuest
 from protocol.limits import PAGE_BYTES
 
 _WHOLE_MEMORY_S = 30.0
@@ -67,10 +67,10 @@ class _Guest:
         self.blocks.append(GuestBlock(self._described.name, self._described.pages, fd))
 
     def _expect_state(self, *states: wire.State) -> None:
-        """GuestError, and nothing left open, for a guest that is in none of them."""
+        """NoSuchGuest, and nothing left open, for a guest that is in none of them."""
         if self._described.state not in states:
             self._close()
-            raise GuestError(f"the guest {self._machine.who} {_STATES[self._described.state]}")
+            raise NoSuchGuest(f"the guest {self._machine.who} {_STATES[self._described.state]}")
 
     def run_state(self) -> str:
         """Running or paused."""
@@ -218,6 +218,13 @@ class SyntheticArrival(_Guest):
     def close(self) -> None:
         """End the guest, or let go of one that lives on. Idempotent."""
         self._close()
+
+
+def check_waits(socket: Path) -> None:
+    """GuestError where no guest waits at `socket` to be filled: NoSuchGuest where it never will."""
+    guest = _Guest(GuestProcess.attach(socket))
+    guest._expect_state("waiting")
+    guest._close()
 
 
 def _check_blocks(blocks: Sequence[BlockInfo]) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from pipeline.leftovers.settling import close_destination, settle_source
 from pipeline.records.files import read_small
 from pipeline.records.record import Record, decode_record
-from pipeline.records.store import SessionRecord, find_record, has_record, settling, state_folder
+from pipeline.records.store import (
+    SessionRecord,
+    find_record,
+    has_record,
+    is_session,
+    settling,
+    state_folder,
+)
 from protocol.commit import Step
 from protocol.errors import ConfigError, MigrationError
 from protocol.session import Role
@@ -59,7 +66,9 @@ def _peer_record(path: Path, session: str) -> Record:
 
 @contextmanager
 def _record(session: str, role: Role) -> Iterator[SessionRecord]:
-    """The record, while nobody else settles it."""
+    """The record, while nobody else settles it; ConfigError for what is no session."""
+    if not is_session(session):
+        raise ConfigError(f"SESSION: found {session!r}, expected 32 hexadecimal digits")
     with settling():
         record = _find(session, role)
         try:

@@ -211,9 +211,14 @@ def has_record(session: str, role: Role) -> bool:
     return _path(session, role).exists()
 
 
+def is_session(text: str) -> bool:
+    """Whether a session can be called `text`."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
+
+
 def _path(session: str, role: Role) -> Path:
-    if not re.fullmatch("[0-9a-f]{32}", session):
-        raise MigrationError(f"{session!r} is no session; expected 32 hexadecimal digits")
+    if not is_session(session):
+        raise MigrationError(f"{session!r} is no session")
     return state_folder() / f"{session}-{role}.jsonl"
 
 

@@ -14,13 +14,14 @@ from pipeline.progress import Observer
 from pipeline.records.processes import maybe_process
 from pipeline.result import Result
 from pipeline.source.outgoing import Outgoing
+from protocol.errors import ConfigError, NoSuchGuest
 from protocol.status import StatusMachine
 from protocol.uri import Uri
 from workers.fork_server import warm_up
 
 
 def make_guest(config: Config) -> SourceGuest:
-    """The guest that `config` describes, running; GuestError where there is none.
+    """The guest that `config` describes, running; ConfigError where there is none.
 
     What an earlier migration of a guest that lives on its own has left is put right first.
     """
@@ -31,9 +32,12 @@ def make_guest(config: Config) -> SourceGuest:
         return FileGuest(guest.path, guest.pid)
     if guest.socket is None:
         return SyntheticGuest.start(guest.memory, Workload(**guest.workload.model_dump()))
-    process = process_at(guest.socket)
-    clear_way(lambda record: record.guest == process)
-    return SyntheticGuest.attach(guest.socket)
+    try:
+        process = process_at(guest.socket)
+        clear_way(lambda record: record.guest == process)
+        return SyntheticGuest.attach(guest.socket)
+    except NoSuchGuest as error:
+        raise ConfigError(f"guest.socket: {error}") from None
 
 
 def migrate(

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,8 @@ import zmq
 
 from pipeline.config.keys import make_keys
 from pipeline.shell.cli import run_command
-from tests.system.migrations import ROOT, listen, settings
+from tests.pipeline.leftovers.living import Guests
+from tests.system.migrations import ROOT, SYNTHETIC, Command, listen, settings
 
 GUEST = "guest: {kind: synthetic, memory: 1MiB, workload: {working-set: 64KiB}}\n"
 PARAMETERS = "parameters: {compress-threads: 1, decompress-threads: 1}\n"
@@ -60,6 +62,45 @@ def test_a_mistake_in_the_file(
     path.write_text(text)
     assert told in complaint(capsys, "run", str(path))
     path.unlink()
+
+
+def refusal(folder: Path, command: str, *, guest: Path | None, destination: Path | None) -> str:
+    """Why `command` refuses to begin, where these guests are named."""
+    uri = f"unix:{folder}/c"
+    config = settings({**SYNTHETIC, "socket": None if guest is None else str(guest)}, uri=uri)
+    config["destination"] = {"socket": None if destination is None else str(destination)}
+    with Command(folder, command, "--quiet", config=config) as made:
+        assert made.code() == 2, made.words
+        assert made.words.count("\n") == 1
+        return made.words
+
+
+def test_a_guest_that_is_not_there_or_not_fit(folder: Path) -> None:
+    """A typing error that is taken for a failure, and tried again by a script; at the destination
+    one that is found only when a source has come."""
+    dead, missing = folder / "dead", folder / "missing"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bound:
+        bound.bind(str(dead))
+    with ExitStack() as stack:
+        guests = Guests(folder, stack)
+        guests.start("g", "i")
+        guests.move("g", "i", "ab" * 16)
+        gone, runs = guests.at("g"), guests.at("i")
+        for path, words in (
+            (missing, "no guest listens"),
+            (dead, "no guest answers"),
+            (gone, "was given away"),
+        ):
+            told = refusal(folder, "migrate", guest=path, destination=None)
+            assert told.startswith("pageferry: guest.socket: ")
+            assert words in told
+            told = refusal(folder, "incoming", guest=None, destination=path)
+            assert told.startswith("pageferry: destination.socket: ")
+            assert words in told
+        assert "runs already" in refusal(folder, "run", guest=runs, destination=runs)
+        for name in ("g", "i"):
+            guests.end(name)
+    dead.unlink()
 
 
 @pytest.fixture

@@ -177,8 +177,10 @@ def test_a_record_of_values_that_nobody_writes_is_no_record(
 @pytest.mark.parametrize("session", ["a" * 5000, "\u00b2" * 32, "../" * 10, "AB" * 16, "\udcff"])
 def test_a_session_that_is_none_is_a_line(session: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A traceback for a name that no file can have."""
-    assert run_command(["resolve", session]) == 1
-    assert "is no session" in capfd.readouterr().err
+    assert run_command(["resolve", session]) == 2
+    words = capfd.readouterr().err
+    assert "SESSION: found " in words
+    assert words.count("\n") == 1
 
 
 def test_a_terminal_is_told_no_more_than_words(capfd: pytest.CaptureFixture[str]) -> None:

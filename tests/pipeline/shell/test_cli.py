@@ -335,7 +335,8 @@ def test_check_loads_nothing_that_it_does_not_use(file: str) -> None:
     ("arguments", "code", "told"),
     [
         (["resolve", "ab" * 16], 1, "no record"),
-        (["resolve", "../x"], 1, "is no session"),
+        (["resolve", "../x"], 2, "SESSION: found '../x', expected 32 hexadecimal digits"),
+        (["resolve", "abc", "--peer-record", "/no/such"], 2, "SESSION: found 'abc', expected 32"),
         (["resolve", "ab" * 16, "--peer-record", "/no/such"], 1, "no record"),
         (["guest", "configs/guest.yaml", "--socket", "/no/such/folder/g"], 2, "cannot listen at"),
         (["guest", "configs/file.yaml", "--socket", "/tmp/x"], 2, "found one of kind file"),
