@@ -38,14 +38,18 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def common(
+    context: typer.Context,
     _: Annotated[
         bool,
         typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it, and exit."),
     ] = False,
 ) -> None:
     """Moves the memory of a running guest while it goes on working."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 @app.command()

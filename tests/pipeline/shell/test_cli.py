@@ -217,7 +217,6 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "Missing command."),
         (["fly"], "No such command 'fly'."),
         (["run"], "Missing argument 'CONFIG'."),
         (["run", "FILE", "--fast"], "No such option: --fast"),
@@ -254,6 +253,15 @@ def test_a_users_mistake_is_one_line(
     told = complaint(capsys, *(file if text == "FILE" else text for text in arguments))
     assert told.startswith(line)
     assert engine.calls == []
+
+
+def test_who_asks_for_nothing_gets_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody new who is told that a command is missing, and not which ones there are."""
+    assert run_command([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Usage: pageferry" in shown.err
+    assert "incoming" in shown.err
 
 
 def test_each_end_checks_its_own_part(engine: Engine, file: str) -> None:
