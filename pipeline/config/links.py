@@ -1,5 +1,6 @@
 """Whether the links at a URI need keys, and the keys that the configuration names for them."""
 
+import socket
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
@@ -15,9 +16,24 @@ Protection = Literal["local", "keys", "none"]
 WITHOUT = "links are neither encrypted nor authenticated: security.insecure is true"
 
 
+def check_host(uri: Uri) -> None:
+    """ConfigError for a host that has no address, which no keys would help; asks who knows names.
+
+    The interfaces of this machine, and `*` for all of them, may be listened at.
+    """
+    known = {"*", *(name for _, name in socket.if_nameindex())}
+    if uri.scheme != "tcp" or uri.host in known:
+        return
+    try:
+        socket.getaddrinfo(uri.host.strip("[]"), None)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"uri: {uri}: no address of {uri.host} is known: {reason}") from None
+
+
 def server_keys(security: Security, uri: Uri) -> ServerKeys | None:
     """What the destination at `uri` asks of who connects; ConfigError where that is not said."""
-    if not _has_keys(security, uri):
+    if protection(security, uri) != "keys":
         return None
     peers = frozenset(map(read_peer, security.peers))
     assert security.keys is not None, "otherwise there are no keys"
@@ -26,7 +42,7 @@ def server_keys(security: Security, uri: Uri) -> ServerKeys | None:
 
 def client_keys(security: Security, uri: Uri) -> ClientKeys | None:
     """What the source shows, and wants to see, at `uri`; ConfigError where that is not said."""
-    if not _has_keys(security, uri):
+    if protection(security, uri) != "keys":
         return None
     if len(security.peers) != 1:
         raise ConfigError(
@@ -37,11 +53,10 @@ def client_keys(security: Security, uri: Uri) -> ClientKeys | None:
     return ClientKeys(read_pair(security.keys), read_peer(security.peers[0]))
 
 
-def _has_keys(security: Security, uri: Uri) -> bool:
-    found = protection(security, uri)
-    if found == "none":
+def warn_without_keys(security: Security, uri: Uri) -> None:
+    """Of links that are about to be opened, and that others can read."""
+    if protection(security, uri) == "none":
         structlog.get_logger().warning(WITHOUT)
-    return found == "keys"
 
 
 def protection(security: Security, uri: Uri) -> Protection:

@@ -8,7 +8,7 @@ from time import monotonic
 import structlog
 
 from pipeline.config.adjustable import Adjustable
-from pipeline.config.links import server_keys
+from pipeline.config.links import check_host, server_keys, warn_without_keys
 from pipeline.config.model import Config
 from pipeline.destination.arrivals import check_guest, guest_maker
 from pipeline.destination.receiver import Receiver
@@ -60,6 +60,9 @@ class Incoming:
 
     def _receiver(self, here: Uri, uri: Uri) -> Receiver:
         config = self.settings.config
+        check_host(here)
+        keys = server_keys(config.security, here)
+        warn_without_keys(config.security, here)
         try:
             return Receiver(
                 here,
@@ -67,7 +70,7 @@ class Incoming:
                 guest_maker(config),
                 self.status,
                 cancel=self.cancel,
-                keys=server_keys(config.security, here),
+                keys=keys,
                 on_tick=self._tick,
             )
         except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from pipeline.config.adjustable import Adjustable
-from pipeline.config.links import client_keys
+from pipeline.config.links import check_host, client_keys, warn_without_keys
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
@@ -100,7 +100,15 @@ class Outgoing:
     def reach(self, uri: Uri) -> Iterator[Reached]:
         """What leads to `uri`, while this lasts; ConfigError where that cannot be had."""
         with way_to(uri, "source") as way:
-            yield Reached(way, client_keys(self.settings.config.security, way.uri))
+            keys = self.keys_for(way.uri)
+            warn_without_keys(self.settings.config.security, way.uri)
+            yield Reached(way, keys)
+
+    def keys_for(self, uri: Uri) -> ClientKeys | None:
+        """For the links to `uri`; ConfigError for a host that is not known, or without the keys
+        that it needs."""
+        check_host(uri)
+        return client_keys(self.settings.config.security, uri)
 
     def migrate(self, uri: Uri) -> Result:
         """Do what was begun: send the guest to `uri`; how that ended.

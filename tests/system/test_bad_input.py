@@ -144,7 +144,7 @@ def test_an_address_that_is_not_here(
 
 
 @pytest.mark.parametrize("command", ["incoming", "migrate", "run"])
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "192.0.2.1", "no.such.host."])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "192.0.2.1"])
 def test_other_machines_without_keys(
     folder: Path, config: str, command: str, host: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +153,18 @@ def test_other_machines_without_keys(
     line = complaint(capsys, command, config, "--quiet", "--set", f"uri='tcp:{host}:4444'")
     assert "is not of this machine alone" in line
     assert "pageferry keygen DIR" in line
+
+
+@pytest.mark.parametrize("command", ["incoming", "migrate", "run"])
+@pytest.mark.parametrize("host", ["no.such.host.", "127.0.0.1.1", "x" * 70])
+def test_a_host_that_nobody_knows(
+    folder: Path, config: str, command: str, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user who makes keys for a typing error."""
+    assert folder.exists()
+    line = complaint(capsys, command, config, "--quiet", "--set", f"uri='tcp:{host}:4444'")
+    assert line.startswith(f"uri: tcp:{host}:4444: no address of {host} is known: ")
+    assert "key" not in line
 
 
 @pytest.mark.parametrize("command", ["incoming", "migrate"])
