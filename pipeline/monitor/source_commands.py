@@ -39,10 +39,12 @@ class OutgoingCommands:
             raise QmpError("disks do not move in this version: blk and inc must be false")
         self._outgoing.begin()
         try:
-            self.uri = parse_uri(absolute_uri(given.uri, "source"))
+            uri = parse_uri(absolute_uri(given.uri, "source"))
+            self._outgoing.keys_for(uri)
         except ConfigError as error:
             self._outgoing.fail(error)
             raise
+        self.uri = uri
 
     def _not_deferred(self, _: arguments.MigrateIncoming) -> None:
         raise QmpError("For use with '-incoming defer'")

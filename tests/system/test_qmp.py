@@ -119,6 +119,9 @@ def test_a_failed_migration_may_be_tried_again(folder: Path) -> None:
     with driven(folder) as ends, Client(ends.source) as here, Client(ends.destination) as there:
         assert "valid migration protocol" in here.error("migrate", uri="tcp")
         assert here.ask("query-migrate")["status"] == "failed"
+        assert "there are no keys" in here.error("migrate", uri="tcp:192.0.2.1:1")
+        assert "there are no keys" in here.ask("query-migrate")["error-desc"]
+        assert "no address of no.such" in here.error("migrate", uri="tcp:no.such.:1")
         here.ask("migrate", uri="tcp:127.0.0.1:1")
         here.ask("migrate_cancel")
         here.wait_for("MIGRATION", status="cancelled")
