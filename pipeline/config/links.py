@@ -35,9 +35,8 @@ def server_keys(security: Security, uri: Uri) -> ServerKeys | None:
     """What the destination at `uri` asks of who connects; ConfigError where that is not said."""
     if protection(security, uri) != "keys":
         return None
-    peers = frozenset(map(read_peer, security.peers))
     assert security.keys is not None, "otherwise there are no keys"
-    return ServerKeys(read_pair(security.keys), peers)
+    return ServerKeys(read_pair(security.keys), frozenset(map(read_peer, security.peers)))
 
 
 def client_keys(security: Security, uri: Uri) -> ClientKeys | None:

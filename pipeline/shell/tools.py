@@ -10,7 +10,8 @@ import typer
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config
 from pipeline.result import write_out
-from pipeline.shell.lines import LogFormat, LogFormatOption, one_line
+from pipeline.shell.checking import COMMANDS, refusals, words
+from pipeline.shell.lines import LogFormat, LogFormatOption, complain, one_line
 from pipeline.shell.options import ConfigPath, Quiet, Sets
 
 
@@ -110,10 +111,11 @@ def cleanup() -> int:
     return 0 if whole else 1
 
 
-def check(config: ConfigPath, sets: Sets = None) -> None:
+def check(config: ConfigPath, sets: Sets = None) -> int:
     """Check a file, print what it means.
 
-    The effective configuration, defaults and all.
+    The effective configuration, defaults and all; then what migrate or incoming would refuse on
+    this machine. Exit code 2 where both would.
 
     \b
     pageferry check configs/quickstart.yaml
@@ -126,6 +128,10 @@ def check(config: ConfigPath, sets: Sets = None) -> None:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     loaded = load_config(config, sets or [])
     yaml.dump(loaded.model_dump(mode="json", by_alias=True), sys.stdout)
+    found = refusals(loaded)
+    for line in words(found):
+        complain(line, 2, LogFormat.TEXT)
+    return 2 if len(found) == len(COMMANDS) else 0
 
 
 def schema() -> None:

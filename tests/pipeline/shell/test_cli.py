@@ -284,6 +284,42 @@ def test_check_prints_what_is_meant(
     assert printed.read_text().startswith("name: guest\nguest:\n")
 
 
+NO_KEYS = "{keys: /no/keys, peers: [/no/peer.key]}"
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "lines"),
+    [
+        ("uri='tcp:192.0.2.1:4444'", 2, ["uri: tcp:192.0.2.1:4444 is not of this machine alone"]),
+        (f"security={NO_KEYS}", 2, ["security.keys: there is no /no/keys: `pageferry keygen"]),
+        (
+            "guest.socket=/no/guest",
+            0,
+            ["migrate would refuse it here: guest.socket: no guest listens at /no/guest"],
+        ),
+        (
+            "destination.path=/no/folder/x",
+            0,
+            ["incoming would refuse it here: destination.path: there is no folder /no/folder"],
+        ),
+        ("uri='tcp:127.0.0.1:4444'", 0, []),
+        ("security={insecure: true}", 0, []),
+    ],
+)
+def test_check_tells_what_would_be_refused_here(
+    file: str, capsys: pytest.CaptureFixture[str], option: str, code: int, lines: list[str]
+) -> None:
+    """A file that is called good, and that no command takes; one for the other machine, called
+    bad."""
+    assert run_command(["check", file, "--set", option]) == code
+    shown = capsys.readouterr()
+    assert shown.out.startswith("name: guest\nguest:\n")
+    told = shown.err.splitlines()
+    assert len(told) == len(lines)
+    for line, expected in zip(told, lines, strict=True):
+        assert line.startswith(f"pageferry: {expected}")
+
+
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     """A schema that is not JSON, or with Python's names."""
     assert run_command(["schema"]) == 0
