@@ -5,13 +5,18 @@ larger than what is left goes into debt, so that the next one waits longer.
 """
 
 import fcntl
-from time import monotonic_ns
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic_ns, sleep
 
 import numpy as np
 
 from workers.memory import mapped_bytes, shared_memory
 
 DEPTH_NS = 50_000_000
+LOCK_NS = 20_000_000
+"""A draw takes some us; who holds the lock longer does not run."""
+_LOOK_AGAIN_SECONDS = 0.0002
 _RATE, _EMPTY_AT, _LEVEL, _WORDS = range(4)
 
 
@@ -48,12 +53,9 @@ class LiveSettings:
     @rate.setter
     def rate(self, rate: int) -> None:
         now_ns = monotonic_ns()
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        try:
+        with self._bucket():
             before, self._words[_RATE] = self.rate, rate
             self._words[_EMPTY_AT] = self.moved(int(self._words[_EMPTY_AT]), before, now_ns)
-        finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def moved(self, leaves_ns: int, before: int, now_ns: int) -> int:
         """When a frame leaves that would have left at `leaves_ns` by the rate `before`."""
@@ -65,13 +67,30 @@ class LiveSettings:
         rate = self.rate
         if not rate:
             return 0
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        try:
+        with self._bucket():
             leaves_at = max(int(self._words[_EMPTY_AT]), now_ns - DEPTH_NS)
             self._words[_EMPTY_AT] = leaves_at + frame_bytes * 1_000_000_000 // rate
-        finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return max(0, leaves_at - now_ns)
+
+    @contextmanager
+    def _bucket(self) -> Iterator[None]:
+        """The bucket's lock. It is done without where its holder stands still: of two that draw at
+        once one counts, which is better than a coordinator or a worker that waits for ever."""
+        until_ns = monotonic_ns() + LOCK_NS
+        while not (locked := self._lock()) and monotonic_ns() < until_ns:
+            sleep(_LOOK_AGAIN_SECONDS)
+        try:
+            yield
+        finally:
+            if locked:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the shared memory; what was set stays to be read."""

@@ -72,6 +72,7 @@ class Incoming:
                 cancel=self.cancel,
                 keys=keys,
                 on_tick=self._tick,
+                on_guest=lambda runs: self.on_guest(runs),
             )
         except OSError as error:
             raise ConfigError(f"uri: cannot listen on {uri}: {error.strerror}") from None
@@ -81,8 +82,6 @@ class Incoming:
         assert self.receiver is not None, "somebody listens"
         self.receiver.receive()
         self._opened.close()
-        if self.receiver.custody.runs_here:
-            self.on_guest(True)
         result = result_of(self.receiver, self.status, self._timeline)
         guest = self.guest
         return result if guest is None else self._keep(guest, result, stay)

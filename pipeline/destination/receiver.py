@@ -28,9 +28,9 @@ from workers.keys import ServerKeys
 class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
-    `config` is asked at each step: it may change before. `make_guest` is for the custody. `error`
-    is why it failed, None when it did not. ConfigError from the constructor where `uri` cannot be
-    listened at.
+    `config` is asked at each step: it may change before. `make_guest` is for the custody,
+    `on_guest` hears when the guest was let run. `error` is why it failed, None when it did not.
+    ConfigError from the constructor where `uri` cannot be listened at.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Receiver:
         status: StatusMachine,
         *,
         cancel: Event | None = None,
+        on_guest: Callable[[bool], None] = lambda _: None,
         on_tick: Callable[[int], None] = lambda _: None,
         keys: ServerKeys | None = None,
     ) -> None:
         self._config = config
         self._status = status
         self._run_state = "running"
+        self._on_guest = on_guest
         self.cancel = cancel or Event()
         self.engine = IncomingEngine(uri, self.cancel, on_tick, keys)
         self.custody = Custody(make_guest)
@@ -128,6 +130,8 @@ class Receiver:
         engine.pump.wait(lambda: engine.pump.committed)
         run = self._config().autostart and self._run_state == "running"
         engine.link.send(self.custody.begin(run=run))
+        if self.custody.runs_here:
+            self._on_guest(True)
 
     @property
     def stopped_state(self) -> str:

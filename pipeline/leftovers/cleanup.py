@@ -31,7 +31,7 @@ def cleanup() -> tuple[list[str], bool]:
     try:
         with settling():
             for session in records():
-                if not session.record.owner.is_alive:
+                if not session.record.in_hand:
                     whole = _clean(session, said) and whole
     except MigrationError as error:  # what cannot be read
         said.append(str(error))
@@ -91,7 +91,7 @@ def cleared(concerns: Callable[[Record], bool]) -> Iterator[None]:
             record = session.record
             if not concerns(record) or _is_over(record):
                 continue
-            if record.owner.is_alive:
+            if record.owner is not None and record.owner.is_alive:
                 raise GuestError(
                     f"process {record.owner.pid} migrates that guest: {record.session}"
                 )

@@ -41,8 +41,9 @@ def resolve_source(session: str, peer_record: Path) -> str:
 
 def resolve(record: SessionRecord, peer: Record) -> str:
     """As `resolve_source`, where the closed record of the other end is at hand."""
-    if record.record.owner.is_alive:
-        raise MigrationError(f"process {record.record.owner.pid} is at work on this session")
+    owner = record.record.owner
+    if owner is not None and owner.is_alive:
+        raise MigrationError(f"process {owner.pid} is at work on this session")
     step = Step.GIVEN if peer.step is Step.STARTED else Step.KEPT
     if record.step is Step.OPEN:
         raise MigrationError("the guest was never given away: `pageferry cleanup` lets it go on")

@@ -62,14 +62,14 @@ def close_destination(session: SessionRecord) -> Record:
             _settle_committed(session)
         else:
             session.change(session.record.step, Step.NOT_STARTED, "closed by resolve or cleanup")
-    if session.record.effects and not session.record.owner.is_alive:
+    if session.record.effects and not session.record.in_hand:
         undo_effects(session)
     return session.record
 
 
 def _settle_committed(session: SessionRecord) -> None:
     record = session.record
-    if record.owner.is_alive:
+    if record.owner is not None and record.owner.is_alive:
         raise MigrationError(
             f"process {record.owner.pid} is starting the guest of session {record.session}:"
             " ask again, or end the process"

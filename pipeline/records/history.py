@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec.structs import asdict, replace
 
+from pipeline.records import store
 from pipeline.records.files import content
 from pipeline.records.store import HISTORY, Locked, make_state_folder, state_folder
 from pipeline.result import Result
@@ -88,7 +89,7 @@ def _turn(folder: Path) -> Iterator[None]:
     path = folder / "history.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
-        with Locked(fd, path):
+        with Locked(fd, path, store.LOCK_SECONDS):
             yield
     finally:
         os.close(fd)

@@ -54,8 +54,9 @@ AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets
 
 
 class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_fields=True):
-    """One end of a session. `owner` is the command at work on it, `guest` the guest's process,
-    None for a file that nobody writes; `socket` where the guest answers, if it lives on."""
+    """One end of a session. `owner` is the command at work on it, None once that has let go of
+    it; `guest` the guest's process, None for a file that nobody writes; `socket` where the guest
+    answers, if it lives on."""
 
     version: int = VERSION
     session: str
@@ -65,10 +66,15 @@ class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_f
     closed: bool = False
     reason: str = ""
     changed: Annotated[datetime, Meta(tz=True)] = field(default_factory=lambda: datetime.now(UTC))
-    owner: Process
+    owner: Process | None
     guest: Process | None = None
     socket: Place | None = None
     effects: tuple[AnyEffect, ...] = field(default=())
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether a command that lives is at work on it."""
+        return self.owner is not None and self.owner.is_alive
 
     @property
     def made_files(self) -> list[MadeFile]:

@@ -24,6 +24,8 @@ from protocol.session import Role
 
 LOCK_SECONDS = 2.0
 """A change takes some ms; who holds the lock longer does not run."""
+SETTLING_SECONDS = 10.0
+"""Of one record: a guest that hangs is asked for 5 s, one that ends is waited for 3 s."""
 _LOOK_AGAIN_SECONDS = 0.01
 HISTORY = "history.jsonl"
 """Lies beside the records, and is none."""
@@ -69,7 +71,7 @@ class SessionRecord:
 
         MigrationError where it cannot be written, or somebody keeps the lock.
         """
-        with Locked(self._fd, self._path):
+        with Locked(self._fd, self._path, LOCK_SECONDS):
             self.record = self._newest()
             if self.record.step is not old or new not in STEPS[self.record.role][old]:
                 return False
@@ -84,12 +86,16 @@ class SessionRecord:
         """Keep which process the guest is, and where it answers."""
         self._amend(guest=guest, socket=socket)
 
+    def let_go(self) -> None:
+        """Its command is not at work on it any more: anybody may settle it."""
+        self._amend(owner=None)
+
     def forget_effects(self) -> None:
         """They are undone, and must not be undone again: a file may have another's place."""
         self._amend(effects=())
 
     def _amend(self, **changes: object) -> None:
-        with Locked(self._fd, self._path):
+        with Locked(self._fd, self._path, LOCK_SECONDS):
             self._append(replace(self._newest(), **changes))
 
     def _newest(self) -> Record:
@@ -120,12 +126,13 @@ class SessionRecord:
 class Locked:
     """The lock of an open file, while this lasts; MigrationError where it cannot be had."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, patience_s: float) -> None:
         self._fd = fd
         self._path = path
+        self._patience_s = patience_s
 
     def __enter__(self) -> None:
-        until = monotonic() + LOCK_SECONDS
+        until = monotonic() + self._patience_s
         while True:
             try:
                 return fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +207,7 @@ def settling() -> Iterator[None]:
     folder = make_state_folder()
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with Locked(fd, folder):
+        with Locked(fd, folder, SETTLING_SECONDS):
             yield
     finally:
         os.close(fd)

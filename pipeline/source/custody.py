@@ -35,6 +35,7 @@ class Custody:
         self._commit: SourceCommit | None = None
         self._run_state: str | None = None
         self._dead = False
+        self._hangs = False
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -100,21 +101,28 @@ class Custody:
     def take_back(self) -> bool:
         """Let the guest run again if it ran and is ours; what went wrong first is the reason.
 
-        Whether it was let run.
+        Whether it runs again. One that hangs hears it when it comes to, or from `cleanup`.
         """
         if self.alive != "source":
             return False
         lets_run = self._run_state == "running"
-        with suppress(GuestError):  # one that hangs hears it when it comes to
+        try:
             if lets_run:
                 self._guest.resume()
+        except GuestError:
+            self._hangs = True
         self._dead = self._guest.is_dead()
-        return lets_run and not self._dead
+        return lets_run and not self._hangs and not self._dead
 
     def close(self) -> None:
-        """Let go of the record; it stays where somebody has to ask for it. Idempotent."""
-        if self._record is None:
+        """Let go of the record; it stays where somebody has to ask for it, or to let the guest go
+        on. Idempotent."""
+        record, self._record = self._record, None
+        if record is None:
             return
-        if self._record.step is not Step.INTENT:
-            self._record.remove()
-        self._record.close()
+        with suppress(MigrationError):  # a disk that is full
+            if self._hangs and not self._dead:
+                record.let_go()
+            elif record.step is not Step.INTENT:
+                record.remove()
+        record.close()

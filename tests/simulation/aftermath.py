@@ -50,7 +50,7 @@ class Operator:
 
     def _clean(self, role: Role) -> None:
         record = self._world.disk.find(role)
-        if record is not None and not record.record.owner.is_alive:
+        if record is not None and not record.record.in_hand:
             try:
                 words = settle(record)
             except Unanswered as error:

@@ -101,8 +101,8 @@ def test_a_migration_is_driven_from_beginning_to_end(folder: Path) -> None:
         here.wait_for("STOP")
         for status in ("device", "completed"):
             assert here.wait_for("MIGRATION")["data"] == {"status": status}
-        there.wait_for("MIGRATION", status="completed")
         there.wait_for("RESUME")
+        there.wait_for("MIGRATION", status="completed")
         assert here.ask("query-status") == {
             "status": "postmigrate", "running": False, "singlestep": False
         }  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_migration_does_not_go_by_one_that_puts_right(
 ) -> None:
     """A guest that a new migration has stopped, or the file that it came in, undone by an old
     command that was held up and does not know."""
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(store, "SETTLING_SECONDS", 0.1)
     made = make_file(own / "memory")
     assert made is not None
     effects = (stopped(writer), made)
@@ -134,7 +134,7 @@ def test_of_two_that_land_in_one_file_one_makes_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guest that lands in a file which the other one made, and takes away since it failed."""
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(store, "SETTLING_SECONDS", 0.05)
     first = on_record("destination", owner=this_process())
     other = create_record(replace(first.record, session="ef" * 16))
     refused: list[str] = []

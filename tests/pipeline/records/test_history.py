@@ -165,7 +165,7 @@ def test_a_lock_that_is_kept_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
     keep("source", named("a"))
     lock = state_folder() / "history.lock"
-    with lock.open() as file, Locked(file.fileno(), lock):
+    with lock.open() as file, Locked(file.fileno(), lock, 1):
         began = time.monotonic()
         assert "is locked by one that hangs" in warning(named("b"))
         assert time.monotonic() - began < 1

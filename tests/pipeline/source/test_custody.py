@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.leftovers.cleanup import cleanup
 from pipeline.records.store import find_record, state_folder
 from pipeline.source.custody import Custody
 from protocol.commit import Step
-from protocol.errors import MigrationError
+from protocol.errors import GuestError, MigrationError
 from tests.faults.memories import LeavingMemory, random_words
 
 SESSION = bytes(range(16))
@@ -59,6 +60,24 @@ def test_after_a_definite_no_it_goes_on(guest: LeavingMemory, custody: Custody) 
     custody.take_back()
     assert guest.runs
     custody.close()
+    assert not list(state_folder().iterdir())
+
+
+def test_one_that_hangs_is_left_to_cleanup(
+    guest: LeavingMemory, custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that stands still for ever, and nobody knows that it should run."""
+
+    def hang() -> None:
+        raise GuestError("the guest does not answer")
+
+    monkeypatch.setattr(guest, "resume", hang)
+    custody.stop()
+    assert not custody.take_back(), "it is told as running"
+    assert custody.alive == "source"
+    custody.close()
+    assert not find_record(SESSION.hex(), "source").record.in_hand
+    assert cleanup() == ([f"{SESSION.hex()} (source, guest): the guest goes on here"], True)
     assert not list(state_folder().iterdir())
 
 
