@@ -38,7 +38,7 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         if hello.kind == "synthetic" and socket is not None:
             process = process_at(socket)
             clear_way(lambda earlier: earlier.guest == process)
-            guest: ArrivingGuest = SyntheticArrival.attach(socket, hello.blocks)
+            guest: ArrivingGuest = _attached(socket, hello, record)
         else:
             _check_room(hello, path)
             if path is not None:
@@ -48,6 +48,12 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         return guest
 
     return make
+
+
+def _attached(socket: Path, hello: Hello, record: SessionRecord) -> SyntheticArrival:
+    guest = SyntheticArrival.attach(socket, hello.blocks)
+    guest.tell_session(record.record.session)
+    return guest
 
 
 def check_guest(config: Config) -> None:

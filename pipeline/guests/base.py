@@ -64,6 +64,10 @@ class SourceGuest(Protocol):
         ends with us."""
         ...
 
+    def tell_session(self, session: str | None) -> None:
+        """Let it know which migration it is in, where it can be told; None: in none any more."""
+        ...
+
     def arm(self) -> list[Mapping]:
         """Register the memory for asynchronous write-protection; empty where it cannot.
 

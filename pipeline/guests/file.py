@@ -61,6 +61,9 @@ class FileGuest:
         """Whether the writer runs; a file without one is "paused"."""
         return "running" if self._writer is not None and self._writer.runs() else "paused"
 
+    def tell_session(self, session: str | None) -> None:
+        """Nobody asks the writer."""
+
     def leave(self) -> None:
         """The writer stays stopped."""
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from pipeline.guests import wire
 from pipeline.guests.machine import Machine, serve_one
@@ -76,6 +77,7 @@ class GuestHost:
                 _refuse(client)
 
     def _hear(self, client: socket.socket) -> None:
+        before = self._machine.migration
         try:
             stays = serve_one(self._machine, client)
         except (OSError, msgspec.DecodeError):
@@ -83,10 +85,22 @@ class GuestHost:
         if not stays:
             self._poll.unregister(client)
             client.close()
-            self._client = None
+            self._client = self._machine.migration = None
             if self._machine.state == "waiting":
                 self._machine.close()
                 self._machine = self._make()
+        self._tell(before, self._machine.migration)
+
+    def _tell(self, before: wire.Migrates | None, now: wire.Migrates | None) -> None:
+        """Log a migration that has come, or gone."""
+        if before is now:
+            return
+        log = structlog.get_logger()
+        if before is not None:
+            words = f"a migration is over, the guest is {self.state}"
+            log.info(words, role=before.role, session=before.session)
+        if now is not None:
+            log.info("a migration has begun", role=now.role, session=now.session)
 
     def close(self) -> None:
         """End the guest, remove the socket."""

@@ -48,6 +48,8 @@ class Machine:
         self._arrived = start.workload is not None
         self._gone = False
         self._session = ""
+        self.migration: wire.Migrates | None = None
+        """The one that it is in, as far as it was told."""
         self._registration: int | None = None
         if start.workload is not None:
             self._runner = Runner(start.workload, self._memory)
@@ -103,6 +105,9 @@ class Machine:
             case wire.Leave():
                 self._leave()
                 return wire.Done(), []
+            case wire.Migrates(session=session):
+                self.migration = None if session is None else request
+                return wire.Done(), []
             case wire.Quit():
                 return wire.Done(), []
             case wire.Start():
@@ -128,7 +133,7 @@ class Machine:
         self._loaded()
         if self._arrived:
             raise GuestError(f"the guest is here already, since session {self._session}")
-        self._arrived, self._session = True, session
+        self._arrived, self._session, self.migration = True, session, None
         if run:
             self._resume()
 
@@ -154,7 +159,7 @@ class Machine:
     def _leave(self) -> None:
         if self._running:
             raise GuestError("the guest runs: it was not given away")
-        self._gone = True
+        self._gone, self.migration = True, None
 
     def _save(self) -> list[Section]:
         if self._running:

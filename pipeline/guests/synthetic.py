@@ -17,6 +17,7 @@ from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import GuestError, NoSuchGuest
 from protocol.limits import PAGE_BYTES
+from protocol.session import Role
 
 _WHOLE_MEMORY_S = 30.0
 _WHOLE_MEMORY_S_A_GIB = 10.0
@@ -49,6 +50,7 @@ def _patience_s(memory_bytes: int) -> float:
 class _Guest:
     """What both ends of a synthetic guest have in common."""
 
+    role: Role
     kind = "synthetic"
     name = "the synthetic guest"
     can_stop = True
@@ -77,6 +79,10 @@ class _Guest:
         described, fd = self._machine.talk.describe()
         close_all([fd])
         return described.state
+
+    def tell_session(self, session: str | None) -> None:
+        """Let it know which migration it is in; None: in none any more."""
+        self._machine.talk.tell(wire.Migrates(self.role, session))
 
     def is_dead(self) -> bool:
         """Whether the machine's process has ended."""
@@ -108,6 +114,8 @@ class _Guest:
 
 class SyntheticGuest(_Guest):
     """A SourceGuest: the machine of `machine`, or one that is at `socket`, filled and running."""
+
+    role = "source"
 
     def __init__(self, machine: GuestProcess, socket: Path | None = None) -> None:
         super().__init__(machine)
@@ -180,6 +188,8 @@ class SyntheticGuest(_Guest):
 
 class SyntheticArrival(_Guest):
     """An ArrivingGuest: paused, its memory all holes."""
+
+    role = "destination"
 
     def __init__(self, machine: GuestProcess, blocks: Sequence[BlockInfo]) -> None:
         super().__init__(machine)

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from pipeline.guests.workload import Workload
 from protocol.devices import Section
+from protocol.session import Role
 
 PACKET_BYTES = 128 << 10
 """What a packet may be at most; the device state of a guest takes under 1 KiB."""
@@ -76,6 +77,13 @@ class Begin(Request, frozen=True):
 
 class Leave(Request, frozen=True):
     """It was given away while it was paused: never run here again. Done. Idempotent."""
+
+
+class Migrates(Request, frozen=True):
+    """It is in a migration from now on, as the guest of this end; `session` None: in none. Done."""
+
+    role: Role
+    session: str | None
 
 
 class Quit(Request, frozen=True):
@@ -143,7 +151,7 @@ class Refused(Answer, frozen=True):
 
 AnyRequest = (
     Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Begin
-    | Leave | Quit
+    | Leave | Migrates | Quit
 )  # fmt: skip
 AnyAnswer = Done | Described | Armed | Stopped | Saved | Checked | Told | Refused
 

@@ -74,6 +74,7 @@ class Coordinator:
         self._status.change(Status.NONE, Status.SETUP)
         try:
             self.custody.open()
+            self._guest.tell_session(self.engine.session_id.hex())
             self.engine.set_up()
             self._status.change(Status.SETUP, Status.ACTIVE)
             self._guest.statistics()
@@ -85,6 +86,7 @@ class Coordinator:
         finally:
             self.engine.close()
             self.custody.close()
+            self._guest.tell_session(None)
 
     def _send_rounds(self) -> None:
         """Round after round, until what is left fits into the downtime."""

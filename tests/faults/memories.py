@@ -64,6 +64,9 @@ class LeavingMemory:
         """Its user lets it go on."""
         self.runs = True
 
+    def tell_session(self, session: str | None) -> None:
+        """It does not matter to it."""
+
     def leave(self) -> None:
         """It has left."""
 

@@ -194,6 +194,9 @@ class Talk:
         """The answer."""
         return self._guest.ask(request, int(within_s * 1e9))
 
+    def tell(self, request: wire.Request) -> None:
+        """It is told to a person alone."""
+
     def describe(self) -> tuple[wire.Answer, int]:
         """What it says of itself, and its memory, which stays the guest's."""
         return self._guest.ask(wire.Describe()), self._guest.memory.fd

@@ -15,7 +15,7 @@ from pipeline.result import Result
 from pipeline.source.command import make_guest, migrate
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import MIB, both_ends, listen, nobody, settings
+from tests.system.migrations import MIB, Command, both_ends, listen, nobody, settings
 
 WORKING_PAGES = 512
 DIRTY_RATE = 4 * MIB
@@ -118,6 +118,32 @@ def test_a_slow_link_takes_more_than_one_round(folder: Path) -> None:
     assert len(here.rounds) >= 3
     assert sum(one.wire_bytes for one in here.rounds) == here.ram.transferred  # type: ignore[union-attr]
     assert all(one.pages <= 1.1 * WORKING_PAGES for one in here.rounds[1:])
+
+
+def test_guests_that_live_on_tell_of_their_migration(folder: Path) -> None:
+    """A guest that has left, and whose terminal says that it runs."""
+    config = settings()
+    ends = {"guest": folder / "g", "destination": folder / "i"}
+    with (
+        Command(folder, "guest", "--socket", str(ends["guest"]), config=config) as left,
+        Command(
+            folder, "guest", "--socket", str(ends["destination"]), "--incoming", config=config
+        ) as arrived,
+    ):
+        for one in (left, arrived):
+            one.wait_for("the guest is")
+        named = [f"{end}.socket={path}" for end, path in ends.items()]
+        options = [word for name in named for word in ("--set", name)]
+        with Command(folder, "run", "--quiet", *options, config=config) as moved:
+            session = moved.result().session
+            assert moved.code() == 0, moved.words
+        for one, role, state in ((left, "source", "gone"), (arrived, "destination", "running")):
+            one.wait_for(f"the guest is {state}")
+            told = one.words.splitlines()[1:]
+            assert len(told) == 2, one.words
+            assert all(f"role={role}" in line and f"session={session}" in line for line in told)
+            one.process.terminate()
+            assert one.code() == 0
 
 
 def test_it_really_moved(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.guests import wire
 from pipeline.guests.host import GuestHost
@@ -170,6 +171,38 @@ def test_a_socket_is_taken_over_only_from_the_dead(here: Hosted, folder: Path) -
     hosted = Hosted(stale, incoming=True)
     hosted.end()
     assert not stale.exists()
+
+
+def test_migrations_that_come_and_go_are_told(here: Hosted, there: Hosted) -> None:
+    """A guest that stands still, and whose user cannot see since when, or for whom."""
+    with capture_logs() as told:
+        guest, arrival = arrive(here, there)
+        for session in ("first", None, "second"):
+            guest.tell_session(session)
+        arrival.tell_session("second")
+        assert arrival.begin("second", run=True)
+        guest.leave()
+        guest.tell_session(None)
+        guest.close()
+        arrival.close()
+        given_up = SyntheticGuest.attach(there.path)
+        given_up.tell_session("third")
+        assert given_up.run_state() == "running"
+        given_up.close()
+        wait_until(lambda: len(told) == 8)
+    begun, over = "a migration has begun", "a migration is over, the guest is"
+    assert [(one["event"], one["session"]) for one in told if one["role"] == "source"] == [
+        (begun, "first"),
+        (f"{over} paused", "first"),
+        (begun, "second"),
+        (f"{over} gone", "second"),
+        (begun, "third"),
+        (f"{over} running", "third"),
+    ]
+    assert [(one["event"], one["session"]) for one in told if one["role"] == "destination"] == [
+        (begun, "second"),
+        (f"{over} running", "second"),
+    ]
 
 
 def test_nobody_answers(folder: Path) -> None:
