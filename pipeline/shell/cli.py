@@ -13,7 +13,7 @@ import typer
 from pipeline.config.environment import check_environment
 from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
-from pipeline.config.model import Config
+from pipeline.config.model import Config, SyntheticGuest
 from pipeline.shell import tools
 from pipeline.shell.lines import LogFormat, LogFormatOption, asked_for, complain
 from pipeline.shell.options import ConfigPath, JsonPath, Metrics, QmpPath, Quiet, Sets, UriOption
@@ -161,6 +161,7 @@ def migrate(
     from pipeline.monitor.source import serve_source
     from pipeline.records.history import keep
 
+    guest = loaded.guest
     return perform(
         lambda observer: serve_source(
             loaded, to, qmp, observer, on_each=lambda result: keep("source", result)
@@ -168,6 +169,7 @@ def migrate(
         "source",
         Asked(json_path, quiet, log_format, metrics),
         keeps=not wait,
+        lives_on=not isinstance(guest, SyntheticGuest) or guest.socket is not None,
     )
 
 

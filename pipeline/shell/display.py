@@ -159,16 +159,18 @@ def _harmless(display: Observer) -> Observer:
     return show
 
 
-def summary(result: Result, *, lives_on: bool = False) -> str:
+def summary(result: Result, *, lives_on: bool = False, stays_still: bool = True) -> str:
     """The table at the end: a line for each fact that is known.
 
-    `lives_on`: a guest that arrived is no part of the command that took it in.
+    `lives_on`: the guest is no part of the command, and does not end with it; `stays_still`:
+    nobody could let one that was saved go on.
     """
-    rows = [(name, text) for name, text in _summary_rows(result, lives_on) if text is not None]
+    alive = _alive(result, lives_on, stays_still)
+    rows = [(name, text) for name, text in _summary_rows(result, alive) if text is not None]
     return "".join(f"{name:<14}{text}\n" for name, text in rows)
 
 
-def _summary_rows(result: Result, lives_on: bool) -> list[tuple[str, str | None]]:
+def _summary_rows(result: Result, alive: str | None) -> list[tuple[str, str | None]]:
     return [
         ("status", str(result.status)),
         ("total time", _ms(result.total_time)),
@@ -179,7 +181,7 @@ def _summary_rows(result: Result, lives_on: bool) -> list[tuple[str, str | None]
         ("verified", _verified(result)),
         ("self-check", result.self_check),
         ("tracker", _tracker(result)),
-        ("guest alive", result.guest_alive if lives_on else _alive(result)),
+        ("guest alive", alive),
     ]
 
 
@@ -203,10 +205,14 @@ def _wire(result: Result) -> str | None:
     return f"{text} for {format_bytes(result.ram.normal_bytes or 0)} of pages, ratio {saved:.2f}"
 
 
-def _alive(result: Result) -> str | None:
-    """A guest that came to a command of ours ends with it."""
-    there = result.guest_alive == "destination" and result.self_check is not None
-    return "destination, until this command ended" if there else result.guest_alive
+def _alive(result: Result, lives_on: bool, stays_still: bool) -> str | None:
+    """A guest that came to a command of ours, or was started by it and saved, ends with it."""
+    until = "" if lives_on else ", until this command ended"
+    if result.guest_alive == "destination" and result.self_check is not None:
+        return f"destination{until}"
+    if result.guest_alive == "source" and result.status is Status.COMPLETED:
+        return f"source{', where it stands still' if stays_still else ''}{until}"
+    return result.guest_alive
 
 
 def _verified(result: Result) -> str:

@@ -38,7 +38,7 @@ def perform(
 ) -> int:
     """Run `migration`, show its result, write it, keep it (`keeps`) in the history; the exit code.
 
-    `lives_on`: a guest that arrived is no part of the command that took it in.
+    `lives_on`: the guest is no part of the command, and does not end with it.
     """
     if asked.json_path is not None and asked.json_path != "-":
         _check_writable(Path(asked.json_path))
@@ -52,18 +52,18 @@ def perform(
     if keeps:
         with cancelled_by_signals(lambda: None):
             keep(role, result)
-    _show(result, asked, lives_on=lives_on)
+    _show(result, asked, lives_on=lives_on, stays_still=keeps)
     return _report_end(result, asked.log_format)
 
 
-def _show(result: Result, asked: Asked, *, lives_on: bool) -> None:
+def _show(result: Result, asked: Asked, **about: bool) -> None:
     from pipeline.shell.display import summary
 
     try:
         if asked.json_path is not None:
             write_result(result, asked.json_path)
         if result.status is Status.COMPLETED and not asked.quiet and asked.json_path != "-":
-            write_out(summary(result, lives_on=lives_on))
+            write_out(summary(result, **about))
     except OSError as error:  # the guest is where it is, whatever becomes of the words about it
         complain(f"the result cannot be written: {error}", 1, asked.log_format)
 

@@ -144,6 +144,23 @@ def test_summary() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "about", "text"),
+    [
+        (Status.COMPLETED, {}, "source, where it stands still, until this command ended"),
+        (Status.COMPLETED, {"lives_on": True}, "source, where it stands still"),
+        (Status.COMPLETED, {"stays_still": False}, "source, until this command ended"),
+        (Status.FAILED, {}, "source"),
+    ],
+)
+def test_summary_of_a_guest_that_was_saved(
+    status: Status, about: dict[str, bool], text: str
+) -> None:
+    """A user who believes that the guest runs on behind a command that has ended."""
+    shown = summary(Result(status=status, guest_alive="source"), **about)
+    assert f"guest alive   {text}\n" in shown
+
+
+@pytest.mark.parametrize(
     ("verified", "text"),
     [("frames", "frames only"), (None, "not asked for"), (False, "no, it differs")],
 )
