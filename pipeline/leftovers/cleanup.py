@@ -10,10 +10,16 @@ from pathlib import Path
 import msgspec
 
 from pipeline.leftovers.settling import Unanswered, close_destination, settle_source
-from pipeline.records.files import read_small
+from pipeline.records.files import read_small, unfinished
 from pipeline.records.processes import OWNER, Process
 from pipeline.records.record import Record
-from pipeline.records.store import SessionRecord, create_record, records, settling
+from pipeline.records.store import (
+    SessionRecord,
+    create_record,
+    records,
+    settling,
+    state_folder,
+)
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
 
@@ -36,7 +42,7 @@ def cleanup() -> tuple[list[str], bool]:
     except MigrationError as error:  # what cannot be read
         said.append(str(error))
         whole = False
-    return [*said, *_remove_folders()], whole
+    return [*said, *_remove_unfinished(), *_remove_folders()], whole
 
 
 def _clean(session: SessionRecord, said: list[str]) -> bool:
@@ -116,6 +122,16 @@ def claim(first: Record) -> SessionRecord:
 def _is_over(record: Record) -> bool:
     """Whether the guest has arrived, or nothing is to be undone of one that has not."""
     return record.step is Step.STARTED or (record.step is Step.NOT_STARTED and not record.effects)
+
+
+def _remove_unfinished() -> list[str]:
+    """Records that were not there yet when their command was killed: nothing was done by them."""
+    said = []
+    for path in unfinished(state_folder()):
+        with suppress(OSError):
+            path.unlink()
+            said.append(f"{path}: removed")
+    return said
 
 
 def _remove_folders() -> list[str]:

@@ -4,7 +4,6 @@ A change is an appended line under the file's lock, and only where the newest li
 the changer thinks it does. Invariant: a file is removed only when nobody can ask for it.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -15,7 +14,7 @@ from time import monotonic, sleep
 
 from msgspec.structs import replace
 
-from pipeline.records.files import content
+from pipeline.records.files import content, place, write
 from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, Record, decode_record, encode_record
 from protocol.commit import STEPS, Step
@@ -107,7 +106,7 @@ class SessionRecord:
         try:
             if whole != lines:
                 os.ftruncate(self._fd, len(whole))  # of a line that a crash cut off
-            _write(self._fd, encode_record(record))
+            write(self._fd, encode_record(record))
         except OSError as error:
             raise MigrationError(f"{self._path} cannot be written: {error.strerror}") from None
         self.record = record
@@ -149,13 +148,11 @@ def create_record(record: Record) -> SessionRecord:
     """Put a session on record; MigrationError where that cannot be."""
     make_state_folder()
     path = _path(record.session, record.role)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = place(path, encode_record(record))
     except OSError as error:
         raise MigrationError(f"{path} cannot be made: {error.strerror}") from None
     try:
-        _write(fd, encode_record(record))
         _flush_folder(path.parent)
     except OSError as error:
         os.close(fd)
@@ -227,12 +224,6 @@ def _path(session: str, role: Role) -> Path:
     if not is_session(session):
         raise MigrationError(f"{session!r} is no session")
     return state_folder() / f"{session}-{role}.jsonl"
-
-
-def _write(fd: int, line: bytes) -> None:
-    if os.write(fd, line) != len(line):
-        raise OSError(errno.ENOSPC, "no room for a whole record")
-    os.fdatasync(fd)
 
 
 def _flush_folder(folder: Path) -> None:

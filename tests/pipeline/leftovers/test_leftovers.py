@@ -24,7 +24,7 @@ from pipeline.records.record import (
 from pipeline.records.store import find_record, state_folder
 from protocol.commit import Step
 from protocol.errors import ConfigError, GuestError, MigrationError
-from tests.pipeline.guests.helpers import wait_until
+from tests.pipeline.guests.helpers import python, wait_until
 from tests.pipeline.leftovers.helpers import DEAD, SESSION, on_record, state_of, stopped
 
 
@@ -42,6 +42,33 @@ def test_a_writer_that_stands_still_goes_on(writer: Process) -> None:
     assert said == [f"{SESSION} (source, guest): the guest goes on here"]
     wait_until(lambda: state_of(writer) != "T")
     assert cleanup() == ([], True)
+
+
+KILLED_IN_A_RECORD = """
+import os, signal, sys
+from pipeline.records import files, store
+from pipeline.records.processes import this_process
+from pipeline.records.record import Record
+def write(fd, data):
+    os.write(fd, data[: int(sys.argv[2])])
+    os.kill(os.getpid(), signal.SIGKILL)
+files.write = write
+store.create_record(Record(session=sys.argv[1], role="source", name="", owner=this_process()))
+"""
+
+
+@pytest.mark.parametrize("written", ["0", "30"])
+def test_a_record_that_was_never_whole_forbids_nothing(written: str) -> None:
+    """An empty file that forbids every migration; one that nobody ever removes, or that is taken
+    away from a command at work."""
+    with python(KILLED_IN_A_RECORD, SESSION, written) as (killed, _):
+        assert killed.wait(10) == -signal.SIGKILL
+    [left] = state_folder().iterdir()
+    clear_way(lambda record: pytest.fail("there is no record"))
+    at_work = state_folder() / f"{SESSION}-destination.{os.getpid()}.new"
+    at_work.touch()
+    assert cleanup() == ([f"{left}: removed"], True)
+    assert list(state_folder().iterdir()) == [at_work]
 
 
 def test_a_guest_that_may_run_elsewhere_stays_as_it_is(writer: Process) -> None:
