@@ -17,6 +17,7 @@ import structlog
 
 from pipeline.guests import wire
 from pipeline.guests.machine import Machine, serve_one
+from pipeline.records.store import LOCK_SECONDS, locked_folder
 from pipeline.unix_sockets import check_free
 from protocol.errors import ConfigError
 
@@ -27,7 +28,8 @@ REFUSAL_S = 0.1
 class GuestHost:
     """The guest that `make` makes, and the socket at `path`; owned by the thread that serves.
 
-    ConfigError where the socket cannot be had.
+    ConfigError where the socket cannot be had, MigrationError where somebody hangs who is about
+    to have one in that folder.
     """
 
     def __init__(self, path: Path, make: Callable[[], Machine]) -> None:
@@ -38,8 +40,8 @@ class GuestHost:
         try:
             self._machine = make()
         except BaseException:
-            self._listener.close()
             path.unlink()
+            self._listener.close()
             raise
         self._client: socket.socket | None = None
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -122,17 +124,26 @@ def _refuse(client: socket.socket) -> None:
 
 
 def _listener(path: Path) -> socket.socket:
-    """A socket at `path`, for this user alone, in the place of one that nobody listens at."""
-    check_free(path, "--socket", socket.SOCK_SEQPACKET)
-    path.unlink(missing_ok=True)
+    """A socket at `path`, for this user alone, in the place of one that nobody listens at; of two
+    at a time one gets it."""
+    try:
+        with locked_folder(path.parent, LOCK_SECONDS):
+            check_free(path, "--socket", socket.SOCK_SEQPACKET)
+            path.unlink(missing_ok=True)
+            return _bound(path)
+    except OSError as error:
+        raise ConfigError(f"--socket: cannot listen at {path}: {error.strerror or error}") from None
+
+
+def _bound(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mask = os.umask(0o177)
     try:
         listener.bind(str(path))
         listener.listen()
-    except OSError as error:
+    except BaseException:
         listener.close()
-        raise ConfigError(f"--socket: cannot listen at {path}: {error.strerror or error}") from None
+        raise
     finally:
         os.umask(mask)
     return listener

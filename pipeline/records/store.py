@@ -144,6 +144,17 @@ class Locked:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
 
+@contextmanager
+def locked_folder(folder: Path, patience_s: float) -> Iterator[None]:
+    """The lock of a folder, which leaves no file behind, as Locked; OSError where there is none."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Locked(fd, folder, patience_s):
+            yield
+    finally:
+        os.close(fd)
+
+
 def create_record(record: Record) -> SessionRecord:
     """Put a session on record; MigrationError where that cannot be."""
     make_state_folder()
@@ -201,13 +212,8 @@ def records() -> Iterator[SessionRecord]:
 def settling() -> Iterator[None]:
     """While this lasts nobody else puts right what a dead command has left: what was true of a
     guest when its record was read still is. MigrationError where somebody hangs in it."""
-    folder = make_state_folder()
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with Locked(fd, folder, SETTLING_SECONDS):
-            yield
-    finally:
-        os.close(fd)
+    with locked_folder(make_state_folder(), SETTLING_SECONDS):
+        yield
 
 
 def has_record(session: str, role: Role) -> bool:

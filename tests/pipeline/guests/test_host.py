@@ -3,19 +3,22 @@
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.guests import wire
+from pipeline.guests import host, wire
 from pipeline.guests.host import GuestHost
 from pipeline.guests.machine import Machine
 from pipeline.guests.process import GuestProcess
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
 from pipeline.leftovers.undo import guest_session
 from pipeline.records.processes import this_process
+from pipeline.unix_sockets import check_free
 from protocol.control import BlockInfo
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
@@ -203,6 +206,33 @@ def test_migrations_that_come_and_go_are_told(here: Hosted, there: Hosted) -> No
         (begun, "second"),
         (f"{over} running", "second"),
     ]
+
+
+def test_of_two_guests_that_start_at_once_at_one_path_one_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that runs on behind a socket which is another's, so that nobody reaches it."""
+    path = folder / "g"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(path))
+
+    looked = Barrier(2)
+
+    def look(path: Path, key: str, kind: socket.SocketKind) -> None:
+        check_free(path, key, kind)
+        with suppress(BrokenBarrierError):
+            looked.wait(0.2)
+
+    monkeypatch.setattr(host, "check_free", look)
+    start = wire.Start(MEMORY, None, None)
+    with ThreadPoolExecutor() as both:
+        made = [both.submit(GuestHost, path, lambda: Machine(start)) for _ in range(2)]
+    refusals = [one.exception() for one in made if one.exception()]
+    assert [str(error) for error in refusals] == [
+        f"--socket: cannot listen on {path}: somebody does"
+    ]
+    [only] = [one.result() for one in made if not one.exception()]
+    only.close()
 
 
 def test_nobody_answers(folder: Path) -> None:
