@@ -14,11 +14,12 @@ import zmq
 
 from pipeline.liveness import SILENCE_SECONDS, Liveness, Repetition
 from pipeline.reception import Reception
+from pipeline.strangers import Strangers, refusal
 from pipeline.unix_sockets import check_free
 from protocol.channel import Channel, session_of
 from protocol.control import Alive, AnyMessage, Cancel, Failed, Hello
 from protocol.errors import ConfigError, FrameDamaged, PeerLost, RemoteProtocolError
-from protocol.limits import MAX_CONTROL_BYTES, REASON_CHARS
+from protocol.limits import MAX_CONTROL_BYTES
 from protocol.session import Role, Session
 from protocol.uri import Uri, plain_endpoint
 from workers.door import Door
@@ -50,6 +51,7 @@ class ControlLink:
         self._peer_name = "source" if role == "destination" else "destination"
         self._liveness = Liveness(monotonic_ns())
         self._repetition = Repetition(monotonic_ns())
+        self._strangers = Strangers()
         self.patience_s = SILENCE_SECONDS
 
     @classmethod
@@ -170,8 +172,13 @@ class ControlLink:
         try:
             message = self._channel.incoming(envelope)
         except RemoteProtocolError as error:
-            if route != self._route or isinstance(error, FrameDamaged):
-                return None  # a stranger; or what will be repeated
+            if route != self._route:
+                answer = self._strangers.maybe_answer(envelope, self.session_id, monotonic_ns())
+                if answer is not None:
+                    self._say([*route, answer])
+                return None
+            if isinstance(error, FrameDamaged):
+                return None  # it will be repeated
             raise
         if not self._was_heard:
             self.patience_s = SILENCE_SECONDS
@@ -187,17 +194,10 @@ class ControlLink:
         except FrameDamaged:
             return  # it will be repeated
         except RemoteProtocolError as error:
-            self._refuse(route, envelope, error)
+            self._say([*route, refusal(envelope, str(error))])
             return
         if is_hello:
             self._route, self._channel = route, channel
-
-    def _refuse(self, route: list[bytes], envelope: bytes, error: RemoteProtocolError) -> None:
-        """Tell a stranger why, in an envelope that it may be able to read."""
-        answer = Channel(envelope[8:24].ljust(16, b"\0"))
-        self._say(
-            [*route, answer.outgoing(Failed(reason=str(error)[:REASON_CHARS], cancelled=False))]
-        )
 
     def end(self, ending: Cancel | Failed) -> None:
         """Tell the peer that it is over, where it is there and does not know."""

@@ -218,6 +218,28 @@ def test_strangers_do_not_disturb(folder: Path) -> None:
     assert len(disturbed) >= 3, "one control and two data endpoints"
 
 
+def test_a_second_source_fails_at_once(folder: Path) -> None:
+    """A source that waits until it believes that nobody is there; a first one that is disturbed."""
+    second: list[Result] = []
+    config = Config.model_validate(settings())
+
+    def look() -> None:
+        if not second and time.monotonic() > began + 1.0:
+            second.append(migrate(config, uri, nobody))
+
+    with listen(folder) as there:
+        slow = Config.model_validate(settings(parameters={"max-bandwidth": "5MiB"}))
+        uri, began = there.uri, time.monotonic()
+        here = migrate(slow, uri, nobody, watch=look)
+        assert here.error_desc is None
+        assert there.code() == 0, there.words
+    [refused] = second
+    assert refused.error_desc == "the destination failed: it is busy with another migration"
+    assert refused.guest_alive == "source"
+    assert refused.total_time is not None
+    assert refused.total_time < 2000
+
+
 def test_strangers_before_the_source(folder: Path) -> None:
     """Garbage taken for the one source that is waited for."""
     there = Destination(settings(), folder)

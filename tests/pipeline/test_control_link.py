@@ -10,6 +10,7 @@ import pytest
 import zmq
 
 from pipeline.control_link import Context, ControlLink
+from pipeline.strangers import BUSY
 from protocol import control as c
 from protocol.channel import Channel
 from protocol.errors import ConfigError, LocalProtocolError, PeerLost, RemoteProtocolError
@@ -299,15 +300,35 @@ def test_the_answer_goes_where_the_peer_was_heard_last(
 
 
 def test_a_second_source_is_not_heard(ends: Ends, stranger: zmq.Socket[bytes]) -> None:
-    """A guest that arrives in the memory of another; a commit from somebody else."""
+    """A guest that arrives in the memory of another; a commit from somebody else. A source that
+    waits in vain, and is told that nobody answers."""
     ends.greet()
     second = Channel(OTHER_SESSION)
     for message in (HELLO, ROUND, c.Cancel(reason="ha", failed=False)):
         stranger.send(second.outgoing(message))
         assert is_deaf(ends.destination)
+    assert stranger.poll(PATIENCE_MS)
+    assert second.incoming(stranger.recv()) == c.Failed(reason=BUSY, cancelled=False)
     assert not stranger.poll(50)
     ends.source.send(ROUND)
     assert hear(ends.destination) == ROUND
+
+
+def test_many_that_come_too_late_cost_little(
+    ends: Ends, stranger: zmq.Socket[bytes], clock: Clock
+) -> None:
+    """A migration that stands still while the destination answers whoever knocks."""
+    ends.greet()
+    second = Channel(OTHER_SESSION)
+    for ms in (0, 99, 1, 50):
+        clock.forward(ms)
+        stranger.send(second.outgoing(HELLO))
+        assert is_deaf(ends.destination)
+    answers = 0
+    while stranger.poll(100):
+        stranger.recv()
+        answers += 1
+    assert answers == 2
 
 
 def test_a_stranger_is_no_sign_of_life(
