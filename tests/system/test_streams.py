@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -157,7 +158,10 @@ def test_a_decompress_worker_behind_a_tunnel_is_lost(folder: Path, number: int) 
     with Command(folder, "migrate", "--uri", uri, config=ENDLESS) as here:
         here.wait_for("round 2")
         there = [p for p in tunnel_of(here).children(True) if "incoming" in p.cmdline()]
-        lane_owner(there[-1]).send_signal(number)
+        lost = lane_owner(there[-1])
+        lost.suspend()
+        time.sleep(0.3)  # a few frames are on their way to it
+        lost.send_signal(number)
         here.wait_for("another one takes its place")
         rounds = here.words.count("round ")
         wait_until(lambda: here.words.count("round ") > rounds + 1, 10)
