@@ -27,7 +27,6 @@ from protocol.uri import Uri
 from workers.memory import PassedFd
 
 POLL_MS = 50
-WINDOW_BYTES = 8 << 20
 HIGH_WATER = 4
 FRAMES_A_TURN = 8
 COMMIT_SECONDS = 600.0
@@ -143,7 +142,7 @@ class Saver:
         self._keep(hello)
         endpoint = self._uri.data_endpoint(0)
         self._data.bind(endpoint)
-        window = max(WINDOW_BYTES // self._limits.payload_bytes, 2 * (hello.connections + 1))
+        window = self._limits.window(hello.connections + 1)
         self._link.send(c.Welcome(endpoints=[endpoint], window=window))
 
     def _take_frames(self) -> None:
