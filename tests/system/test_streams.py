@@ -86,6 +86,7 @@ def words_of(folder: Path, uri: str, code: int = 1) -> str:
     [
         ("exit 3", "exec:exit 3: the stream ended, the command exited with 3"),
         ("kill -9 $$", "the stream ended, the command was killed by signal 9"),
+        ("cat", "exec:cat: what answered is no pageferry destination: it says what a source says"),
         ("echo Welcome to host", "not a pageferry stream: it begins with b'Welcome '"),
         ("printf PGF", "the stream ended, the command exited with 0, in the middle of a record"),
         ("exec >&-; sleep 60", "the stream ended, the command has closed its output"),
