@@ -59,7 +59,7 @@ class Way:
 def way_to(uri: Uri, role: Role) -> "closing[Way]":
     """The way of the end `role`, while this lasts; ConfigError for one that cannot be had.
 
-    Before the fork server is started, where it is standard input and output: that would keep them.
+    Where it names a descriptor, before the fork server is started: that takes some for itself.
     """
     make = _STAND_INS.get((uri.scheme, role))
     return closing(Way(uri, None if make is None else make(uri, role)))
