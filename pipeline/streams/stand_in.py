@@ -82,9 +82,9 @@ class StandIn:
         """Whether it has ended, or ends in time."""
         return self._process.has_ended(within_s)
 
-    def close(self, within_s: float) -> None:
-        """Wait for its end, or see to it; leave nothing."""
-        if not self.has_ended(within_s):
+    def close(self) -> None:
+        """See to its end; leave nothing."""
+        if not self.has_ended(0):
             self._process.kill()
         self._process.close()
         self._opened.close()

@@ -45,7 +45,8 @@ def start_with(most: int) -> str:
             stand_in = StandIn("it", nothing, made)
     except WorkerError as error:
         return str(error)
-    stand_in.close(5)
+    assert stand_in.has_ended(5)
+    stand_in.close()
     return ""
 
 
