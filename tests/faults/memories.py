@@ -149,7 +149,7 @@ class ArrivingMemory:
         """It has no process."""
         return False
 
-    def self_check(self) -> str | None:
+    def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
         """The test checks."""
         return None
 
