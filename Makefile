@@ -1,6 +1,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: quickstart test test-more test-slow lint mutants simulate cancels benchmark clean
 
@@ -8,10 +10,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-more: $(VENV)/installed
-	$(BIN)/python -m pytest -q -m more
+	$(PYTEST) -m more
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow

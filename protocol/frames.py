@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.digest import DIGEST_BYTES, Buffer, digest_of
-from protocol.limits import PAGE_BYTES, PROTOCOL_VERSION
+from protocol.limits import PAGE_BYTES, PROTOCOL_VERSION, WINDOW_BYTES
 
 MAGIC = b"PGFY"
 HEADER = struct.Struct("<4sHBBHH16sIQIIIIQ")
@@ -121,6 +121,10 @@ class FrameLimits:
     def payload_bytes(self) -> int:
         """The longest payload: a batch that does not shrink travels raw."""
         return self.batch_pages * PAGE_BYTES
+
+    def window(self, workers: int) -> int:
+        """How many frames may be out at once, where so many `workers` take part at both ends."""
+        return max(WINDOW_BYTES // self.payload_bytes, 2 * workers)
 
 
 def encode_hello(session: bytes, worker: int) -> bytes:

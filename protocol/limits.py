@@ -11,6 +11,10 @@ MAX_BLOCK_PAGES = 2**32 - 1
 MAX_BATCH_PAGES = 1024
 """4 MiB of raw bytes in a frame; the default of 64 pages makes 256 KiB."""
 
+WINDOW_BYTES = 8 << 20
+"""Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
+downtime, what is not out is a stage that starves."""
+
 MAX_WINDOW = 4096
 MAX_ENDPOINTS = 255
 MAX_LANE = 511

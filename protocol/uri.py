@@ -20,7 +20,8 @@ _MAPPED_ADDRESS = re.compile(r"^tcp://\[::ffff:(?P<ipv4>[0-9.]+)\]:")
 DEFER = "defer"
 """Not a place yet: an incoming end is told later where to wait."""
 UNIX_PATH_BYTES = 103
-"""A socket's address has room for 107 bytes; the workers' have .0 to .254 behind the path."""
+"""A socket's address has room for 107 bytes; the workers' have .0 to .262 behind the path: 255
+workers, and the eight that may take the place of lost ones."""
 
 SCHEMES = ("tcp:HOST:PORT", "unix:PATH", "exec:COMMAND", "fd:N", "file:PATH")
 

@@ -138,7 +138,7 @@ class CompressWorker:
         wanted = (
             np.ones(len(pages), np.bool_) if redone else differing(hashes, entries(table, pages))
         )
-        table[pages] = hashes if job.settled or not redone else VOID_HASH
+        table[pages] = hashes if job.final or not redone else VOID_HASH
         return wanted
 
     def _batch(

@@ -4,13 +4,15 @@ a context never crosses a fork.
 Ten workers are up in 0.27 s that way, 0.91 s when spawned.
 """
 
+import fcntl
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 from protocol.errors import WorkerError
 
@@ -32,11 +34,26 @@ def warm_up() -> None:
     """
     fork_server()
     try:
-        resource_tracker.ensure_running()  # it would unblock the signals again
-        with _signals_blocked():
-            forkserver.ensure_running()
+        with _standard_streams_aside():
+            resource_tracker.ensure_running()  # it would unblock the signals again
+            with _signals_blocked():
+                forkserver.ensure_running()
     except OSError as error:
         raise WorkerError(f"the fork server did not start: {error}") from None
+
+
+@contextmanager
+def _standard_streams_aside() -> Iterator[None]:
+    """While this lasts standard input and output are nothing: where a byte stream is there, who
+    is started now would keep it open, whatever becomes of it."""
+    with ExitStack() as back, Path(os.devnull).open("r+b", buffering=0) as nothing:
+        for number in (0, 1):
+            with suppress(OSError):  # it is closed
+                kept = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+                back.callback(os.close, kept)
+                back.callback(os.dup2, kept, number)
+                os.dup2(nothing.fileno(), number)
+        yield
 
 
 @contextmanager

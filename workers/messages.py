@@ -21,7 +21,7 @@ class Connect(PoolMessage, frozen=True):
 class SendJob(PoolMessage, frozen=True):
     """To a compress worker: read, compress and send these pages as frame `seq`.
 
-    `settled`: the guest is stopped, so that the bytes cannot change any more.
+    `final`: the guest is stopped, so that the bytes cannot change any more.
     """
 
     seq: int
@@ -29,7 +29,7 @@ class SendJob(PoolMessage, frozen=True):
     round_no: int
     block: int
     lane: int
-    settled: bool
+    final: bool
     pages: bytes
 
 

@@ -30,10 +30,6 @@ from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memo
 from workers.pages import ZERO_HASH, Hashes
 from workers.pool import REPLACEMENTS, Pool
 
-WINDOW_BYTES = 8 << 20
-"""Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
-downtime, what is not out is a stage that starves."""
-
 
 class IncomingEngine:
     """The open parts of one incoming migration; owned by the receiver's thread.
@@ -79,7 +75,7 @@ class IncomingEngine:
         block_pages = tuple(block.pages for block in blocks)
         limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
         workers = self._workers = parameters.decompress_threads
-        window = max(WINDOW_BYTES // limits.payload_bytes, 2 * (hello.connections + workers))
+        window = limits.window(hello.connections + workers)
         landings = [Landing(block) for block in blocks]
         expected = self._expected(block_pages) if hello.verify == "full" else None
         for path in self.socket_paths(parameters)[1:]:

@@ -28,8 +28,9 @@ IDLE_SECONDS = 0.2
 class Incoming:
     """Owned by the thread that calls `receive`; `close` ends the guest, where it is ours.
 
-    `watch` is called at every tick, `on_guest` when the guest is let run (True) or stopped;
-    `idle` waits for some seconds at most, and may do what is asked meanwhile.
+    `watch` is called at every tick, and while the way ends or the guest checks itself; `on_guest`
+    when the guest is let run (True) or stopped; `idle` waits for some seconds at most, and may do
+    what is asked meanwhile.
     """
 
     def __init__(self, config: Config, observer: Observer) -> None:
@@ -42,6 +43,9 @@ class Incoming:
         self.on_guest: Callable[[bool], None] = lambda _: None
         self._observer = observer
         self._way: Way | None = None
+        self._is_checked = False
+        self._told: bool | None = None
+        """Whether the guest that is here was told last to run; None where it was told nothing."""
         self._opened = ExitStack()
         self._timeline = Timeline(self.status)
         self._show = every_so_often(self._tell)
@@ -81,6 +85,8 @@ class Incoming:
         """Take the guest in, and keep it for `stay` seconds; None: until it has checked itself."""
         assert self.receiver is not None, "somebody listens"
         self.receiver.receive()
+        if self._way is not None:
+            self._way.close(self.watch)
         self._opened.close()
         result = result_of(self.receiver, self.status, self._timeline)
         guest = self.guest
@@ -97,17 +103,31 @@ class Incoming:
     def _keep(self, guest: ArrivingGuest, result: Result, stay: float | None) -> Result:
         """Let it be, and check it: at once, and again when `stay` is over."""
         try:
-            wrong = guest.self_check()
+            wrong = self._check(guest)
             if stay is not None and wrong is None:
                 structlog.get_logger().info(f"the guest is here, for {stay:g} s more")
                 self._stay(stay)
-                wrong = guest.self_check()
+                wrong = self._check(guest)
             result.guest_gap = guest.statistics().gap_ms
         except GuestError as error:
             wrong = str(error)
             result.guest_alive = "none" if guest.is_dead() else "destination"
         result.self_check = wrong or "clean"
         return result
+
+    def _check(self, guest: ArrivingGuest) -> str | None:
+        """What is wrong with its memory; whoever asks something meanwhile is answered.
+
+        It stands still as long, and hears nothing: what it is told to do it does afterwards.
+        """
+        self._is_checked = True
+        try:
+            wrong = guest.self_check(self.watch)
+        finally:
+            self._is_checked = False
+        if self._told is not None:
+            self.let_run(self._told)
+        return wrong
 
     def _stay(self, seconds: float) -> None:
         deadline = monotonic() + seconds
@@ -119,15 +139,22 @@ class Incoming:
         if self.guest is None:
             return "postmigrate" if self.status.has_finished else "inmigrate"
         assert self.receiver is not None
-        runs = self.guest.run_state() == "running"
-        return "running" if runs else self.receiver.stopped_state
+        return "running" if self._runs(self.guest) else self.receiver.stopped_state
+
+    def _runs(self, guest: ArrivingGuest) -> bool:
+        """Whether it runs, or is to run once it is checked."""
+        if not self._is_checked:
+            return guest.run_state() == "running"
+        assert self.receiver is not None
+        return self.receiver.custody.runs_here if self._told is None else self._told
 
     def let_run(self, runs: bool) -> None:
         """Let the guest run, or stop it; before it has come: whether it is to run then."""
         if self.guest is None:
             self.settings.set_autostart(runs)
             return
-        if runs == (self.guest.run_state() == "running"):
+        self._told = runs
+        if self._is_checked or runs == self._runs(self.guest):
             return
         if runs:
             self.guest.go_on()

@@ -4,6 +4,7 @@ A guest owns its memory and its descriptors; the engine reads and writes through
 them and never closes them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -162,8 +163,9 @@ class ArrivingGuest(Protocol):
         """Whether its process is seen to have ended, so that it certainly does not run."""
         ...
 
-    def self_check(self) -> str | None:
-        """None when its memory is right, else what is wrong."""
+    def self_check(self, meanwhile: Callable[[], object] = ...) -> str | None:
+        """None when its memory is right, else what is wrong. `meanwhile` is called while that is
+        waited for, and must ask it nothing."""
         ...
 
     def statistics(self) -> GuestStatistics:

@@ -1,9 +1,10 @@
 """The conversation with the process of a synthetic guest: each question has a deadline."""
 
 import os
+import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from pipeline.guests import wire
 from protocol.errors import GuestError
 
 ANSWER_S = 5.0
+LOOK_S = 0.05
+"""How often something else is done while an answer is waited for."""
 
 T = TypeVar("T", bound=wire.Answer)
 
@@ -27,9 +30,18 @@ class Conversation:
         self.was_cut = False
         """Whether the other end has closed it, as a process does that dies."""
 
-    def ask(self, request: wire.Request, expected: type[T], within_s: float = ANSWER_S) -> T:
-        """The answer to `request`; GuestError for a refusal, a death or silence."""
-        answer, fds = self._ask(request, within_s)
+    def ask(
+        self,
+        request: wire.Request,
+        expected: type[T],
+        within_s: float = ANSWER_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> T:
+        """The answer to `request`; GuestError for a refusal, a death or silence.
+
+        `meanwhile` is called while it is waited for, and must ask nothing itself.
+        """
+        answer, fds = self._ask(request, within_s, meanwhile)
         close_all(fds)
         return self._expect(answer, expected)
 
@@ -57,12 +69,17 @@ class Conversation:
         """Ask nothing more. Idempotent."""
         self._socket.close()
 
-    def _ask(self, request: wire.Request, within_s: float) -> tuple[wire.AnyAnswer, list[int]]:
+    def _ask(
+        self,
+        request: wire.Request,
+        within_s: float,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> tuple[wire.AnyAnswer, list[int]]:
         self._number += 1
         try:
             self._socket.settimeout(within_s)
             self._socket.send(wire.encode((self._number, request)))
-            return self._hear(time.monotonic() + within_s)
+            return self._hear(time.monotonic() + within_s, meanwhile)
         except TimeoutError:
             what = type(request).__name__.lower()
             raise GuestError(f"{self._who} did not answer {what} within {within_s:g} s") from None
@@ -74,9 +91,13 @@ class Conversation:
         except msgspec.DecodeError:
             raise GuestError(f"{self._who} answers nonsense") from None
 
-    def _hear(self, until: float) -> tuple[wire.AnyAnswer, list[int]]:
+    def _hear(
+        self, until: float, meanwhile: Callable[[], object]
+    ) -> tuple[wire.AnyAnswer, list[int]]:
         while (left_s := until - time.monotonic()) > 0:
-            self._socket.settimeout(left_s)
+            if not self._comes(min(left_s, LOOK_S)):
+                meanwhile()
+                continue
             packet, fds, _, _ = socket.recv_fds(
                 self._socket, wire.PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
             )
@@ -87,6 +108,11 @@ class Conversation:
                 return answer, fds
             close_all(fds)
         raise TimeoutError
+
+    def _comes(self, within_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
 
     def _expect(self, answer: wire.AnyAnswer, expected: type[T]) -> T:
         if isinstance(answer, wire.Refused):

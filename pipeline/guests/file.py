@@ -6,7 +6,7 @@ removed, one that is mapped never truncated.
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
@@ -146,7 +146,7 @@ class FileArrival:
         """Nothing runs that could have ended."""
         return False
 
-    def self_check(self) -> str | None:
+    def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
         """Nothing that could be checked."""
         return None
 

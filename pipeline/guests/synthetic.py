@@ -4,7 +4,7 @@ Owns a descriptor of the guest's memory and the conversation with its process. A
 was started here ends with `close`, one that lives on its own stays as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.guests import wire
@@ -101,10 +101,10 @@ class _Guest:
         told = self._machine.talk.ask(wire.Statistics(), wire.Told)
         return GuestStatistics(told.dirty_rate, told.gap_ms)
 
-    def self_check(self) -> str | None:
+    def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
         """None when its memory is right, else the first wrong page and how it is wrong."""
         within_s = _patience_s(self._described.pages * PAGE_BYTES)
-        return self._machine.talk.ask(wire.Check(), wire.Checked, within_s).bad
+        return self._machine.talk.ask(wire.Check(), wire.Checked, within_s, meanwhile).bad
 
     def _close(self) -> None:
         self._machine.close()

@@ -8,6 +8,7 @@ import select
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 from protocol.qmp import QmpError
@@ -22,15 +23,18 @@ class Inbox:
         self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closed = False
+        self._closing = Lock()
+        """Held while `fd` is used by another thread, or closed."""
 
     def put(self, work: Callable[[], Any]) -> "Future[Any]":
         """Have `work` done; its result, or its exception."""
         future: Future[Any] = Future()
         self._work.put((work, future))
-        if self._closed:
-            self._refuse()
-        else:
-            os.eventfd_write(self.fd, 1)
+        with self._closing:
+            if not self._closed:
+                os.eventfd_write(self.fd, 1)
+                return future
+        self._refuse()
         return future
 
     def wait(self, timeout_s: float) -> None:
@@ -60,7 +64,9 @@ class Inbox:
 
     def close(self) -> None:
         """Refuse what waits and what comes. Idempotent."""
-        if not self._closed:
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
-            self._refuse()
             os.close(self.fd)
+        self._refuse()

@@ -1,7 +1,6 @@
 """A source that somebody may drive: by QMP, by signals, or by nothing but its configuration."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -77,7 +76,7 @@ class Source:
     def obey(self) -> Result:
         """Wait to be told what to do, and do it."""
         with cancelled_by_signals(self._commands.end):
-            while not self._commands.quitting:
+            while self._commands.uri is not None or not self._commands.quitting:
                 self._monitor.inbox.wait(IDLE_SECONDS)
                 uri, self._commands.uri = self._commands.uri, None
                 if uri is not None:
@@ -85,10 +84,12 @@ class Source:
         return self._outgoing.result()
 
     def _migrate(self, uri: Uri) -> None:
-        """A migration that does not end well is told, and another one may be asked for."""
-        with suppress(ConfigError):
-            self._outgoing.migrate(uri)
-        result = self._outgoing.result()
+        """A migration that does not end well is told, and another one may be asked for, even
+        before its way has ended: `result` is that of this one."""
+        try:
+            result = self._outgoing.migrate(uri)
+        except ConfigError:
+            result = self._outgoing.result()
         if result.status is Status.FAILED:
             structlog.get_logger().warning(f"the migration failed: {result.error_desc}")
         self._on_each(result)

@@ -31,7 +31,7 @@ class Out:
 
     batch: Planned
     round_no: int
-    settled: bool
+    final: bool
     worker: int
     lane: int
     attempt: int = 0
@@ -60,7 +60,7 @@ class Dispatcher:
         self.scans = Scans()
         self._retired: set[int] = set()
         self.round_no = 0
-        self.settled = False
+        self.final = False
         self.last_seq = 0
         self.applied = 0
         self.pages_pending = 0
@@ -132,7 +132,7 @@ class Dispatcher:
     def _give_new(self, batch: Planned) -> None:
         self.last_seq += 1
         lane = self.last_seq % self._lanes
-        out = Out(batch, self.round_no, self.settled, self._credit.popleft(), lane)
+        out = Out(batch, self.round_no, self.final, self._credit.popleft(), lane)
         self._out[self.last_seq] = out
         self._send(self.last_seq, out)
 
@@ -153,7 +153,7 @@ class Dispatcher:
             round_no=out.round_no,
             block=block,
             lane=out.lane,
-            settled=out.settled,
+            final=out.final,
             pages=pages.tobytes(),
         )
         self._pool.send(out.worker, job)
@@ -214,7 +214,7 @@ class Dispatcher:
         out.attempt, out.again = out.attempt + 1, ""
         self.redone += 1
         self._redo.append(seq)
-        if not out.settled:
+        if not out.final:
             self._on_redo(*out.batch)
 
     def task_of(self, worker: int) -> str:

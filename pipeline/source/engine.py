@@ -73,12 +73,7 @@ class SourceEngine:
             check_descriptors(ZMQ_DESCRIPTORS)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(context.destroy)
-            self._live_fd = LiveSettings.memory()
-            opened.callback(os.close, self._live_fd)
-            self.live = LiveSettings(self._live_fd)
-            opened.callback(self.live.close)
-            self.live.level = config.parameters.compress_level
-            self.live.rate = config.parameters.max_bandwidth
+            self._open_live(opened, config.parameters)
             self.link = ControlLink.connect(context, uri, self.session_id, keys)
             opened.callback(self.link.close)
             self.pool = Pool(context, "compress")
@@ -95,6 +90,14 @@ class SourceEngine:
                 on_tick,
             )
             self._opened = opened.pop_all()
+
+    def _open_live(self, opened: ExitStack, parameters: Parameters) -> None:
+        self._live_fd = LiveSettings.memory()
+        opened.callback(os.close, self._live_fd)
+        self.live = LiveSettings(self._live_fd)
+        opened.callback(self.live.close)
+        self.live.level = parameters.compress_level
+        self.live.rate = parameters.max_bandwidth
 
     def set_up(self) -> None:
         """Start the workers, meet the destination, tell it what is to come."""

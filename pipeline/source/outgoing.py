@@ -39,8 +39,8 @@ class Reached:
 class Outgoing:
     """Owned by the thread that calls `migrate`; the guest is the caller's.
 
-    `watch` is called at every tick of a migration, and may raise a MigrationError; `on_guest`
-    whenever the guest was let run (True) or stopped.
+    `watch` is called at every tick of a migration, which it may end by a MigrationError, and while
+    its way is closed; `on_guest` whenever the guest was let run (True) or stopped.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Outgoing:
         self._cancel = Event()
         self._way: Way | None = None
         self._is_away = False
+        self._is_ending = False
         self._timeline = Timeline(self.status)
         self.watch: Callable[[], None] = lambda: None
         self._observer = observer
@@ -142,6 +143,7 @@ class Outgoing:
         if result.guest_alive in ("destination", "unknown"):
             self._is_away = True
             self.blockers.add(f"the guest was given away in session {result.session}")
+        reached.way.close(self.watch, lambda: self._is_ending)
         return result
 
     def _give_up(self, error: Exception) -> Result:
@@ -184,7 +186,9 @@ class Outgoing:
             self._cancel.set()
 
     def end(self) -> None:
-        """As `cancel`, and of what is about to begin, too."""
+        """As `cancel`, and of what is about to begin, too; a command that has the guest is not
+        waited for any more."""
+        self._is_ending = True
         self._cancel.set()
 
     def go_on(self, state: str) -> None:

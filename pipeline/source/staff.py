@@ -31,10 +31,10 @@ class Staff:
     def settle(self, tick: Callable[[], None]) -> None:
         """Take one on, or let some go; `tick` is called while one is started."""
         self._leaving.intersection_update(self._pool.workers)
-        working, settled = self.working, self._dispatcher.settled
+        working, final = self.working, self._dispatcher.final
         if self.wanted is not None and len(working) > self.wanted:
             self._let_go(working[self.wanted :])
-        elif self.wanted is not None and len(working) < self.wanted and not settled:
+        elif self.wanted is not None and len(working) < self.wanted and not final:
             self._take_on(tick)
         for worker in [one for one in self._leaving if self._dispatcher.is_done_with(one)]:
             self._leaving.remove(worker)

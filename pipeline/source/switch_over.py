@@ -38,7 +38,7 @@ class SwitchOver:
         if engine.tracking.scans:
             engine.scan()
         engine.fence()
-        engine.dispatcher.settled = True
+        engine.dispatcher.final = True
         engine.start_round(self._sent)
         if engine.hashes is not None:
             engine.scan_hashes(self._send_found)

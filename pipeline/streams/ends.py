@@ -12,11 +12,13 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic, sleep
 
 from protocol.errors import ConfigError, PeerLost
 
 END_SECONDS = 2.0
 """For a command to end by itself once its input has ended; then it is told, then killed."""
+LOOK_SECONDS = 0.05
 
 
 @dataclass
@@ -75,15 +77,36 @@ class Stream:
         return ", the command has closed its output"
 
     def end_command(self) -> None:
-        """See that the command has ended, and all that it started in its session."""
+        """See that the command has ended, and all that is left of its process group: what the
+        shell leaves behind has as much time as the shell."""
         if self.command is None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(subprocess.TimeoutExpired):
-                self.command.wait(END_SECONDS)
+            if _has_ended(self.command):
+                return
             with suppress(ProcessLookupError):
                 os.killpg(self.command.pid, number)
         self.command.wait()
+
+
+def _has_ended(command: "subprocess.Popen[bytes]") -> bool:
+    """Whether nobody of its process group is left, in time; nothing tells of that end."""
+    deadline = monotonic() + END_SECONDS
+    with suppress(subprocess.TimeoutExpired):
+        command.wait(END_SECONDS)
+    while _is_there(command.pid):
+        if monotonic() > deadline:
+            return False
+        sleep(LOOK_SECONDS)
+    return True
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def of_command(command: str) -> Stream:

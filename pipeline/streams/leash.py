@@ -41,9 +41,13 @@ class Leash:
 
     def check(self) -> None:
         """LeashCut where it is over."""
-        with suppress(BlockingIOError):
+        try:
             self.is_orphan = not self.socket.recv(len(OVER))
-            raise LeashCut
+        except BlockingIOError:
+            return
+        except ConnectionError:  # the command has ended, and not heard the last word
+            self.is_orphan = True
+        raise LeashCut
 
 
 def stand(leash: Leash, folder: Path, body: Callable[[], None]) -> None:

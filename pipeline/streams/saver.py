@@ -4,6 +4,7 @@ Frames go there in the order of their seq. `verify: full` is answered from what 
 and read back, makes of every page.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -27,7 +28,6 @@ from protocol.uri import Uri
 from workers.memory import PassedFd
 
 POLL_MS = 50
-WINDOW_BYTES = 8 << 20
 HIGH_WATER = 4
 FRAMES_A_TURN = 8
 COMMIT_SECONDS = 600.0
@@ -86,6 +86,7 @@ class Saver:
         self._waiting: ReorderWindow[tuple[Batch, Record]] = ReorderWindow(MAX_WINDOW)
         self._round_no = 0
         self._told = 0
+        self._unsaid: deque[c.Redo] = deque()
         self._question: c.Verify | None = None
         self._is_over = False
 
@@ -143,7 +144,7 @@ class Saver:
         self._keep(hello)
         endpoint = self._uri.data_endpoint(0)
         self._data.bind(endpoint)
-        window = max(WINDOW_BYTES // self._limits.payload_bytes, 2 * (hello.connections + 1))
+        window = self._limits.window(hello.connections + 1)
         self._link.send(c.Welcome(endpoints=[endpoint], window=window))
 
     def _take_frames(self) -> None:
@@ -161,7 +162,8 @@ class Saver:
         try:
             batch = decode_batch(parts[0], parts[1], self._limits)
         except FrameDamaged as error:
-            self._link.send(c.Redo(seq=maybe_seq(parts[0]), reason=str(error)[:REASON_CHARS]))
+            redo = c.Redo(seq=maybe_seq(parts[0]), reason=str(error)[:REASON_CHARS])
+            self._unsaid.append(redo)
             return
         self._waiting.add(batch.seq, (batch, Record(Kind.FRAME, 0, parts)))
 
@@ -172,12 +174,18 @@ class Saver:
 
     def _tell(self) -> None:
         applied = self._waiting.applied
-        if applied > self._told and self._link.session.stage in (Stage.MOVING, Stage.VERIFYING):
-            self._told = applied
-            self._link.send(c.Applied(seq=applied, decompress_ns=0, write_ns=0, uncompared=0))
+        if self._link.session.stage in (Stage.MOVING, Stage.VERIFYING):
+            self._tell_of_frames(applied)
         if self._question is not None and applied >= self._question.last_seq:
             question, self._question = self._question, None
             self._verify(question)
+
+    def _tell_of_frames(self, applied: int) -> None:
+        while self._unsaid:
+            self._link.send(self._unsaid.popleft())
+        if applied > self._told:
+            self._told = applied
+            self._link.send(c.Applied(seq=applied, decompress_ns=0, write_ns=0, uncompared=0))
 
     def _verify(self, question: c.Verify) -> None:
         """Read all of it back; IntegrityError where it is not what the source has sent."""

@@ -3,7 +3,7 @@
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic_ns
@@ -13,11 +13,13 @@ from pipeline.streams.leash import OVER
 from protocol.errors import PeerLost, WorkerError
 from protocol.limits import REASON_CHARS
 from workers.fork_server import fork_server
-from workers.memory import PassedFd
+from workers.memory import PassedFd, check_descriptors
 from workers.process import WorkerProcess
 
 LAST_WORD_NS = 500_000_000
 """How long what it has handed on before its end may be on its way."""
+START_DESCRIPTORS = 16
+"""It takes 10, and what fails halfway for want of one cannot be cleared up."""
 
 Making = Callable[[Path, PassedFd], object]
 """What makes the settings of such a process, from the folder of its sockets and its leash."""
@@ -33,18 +35,26 @@ class StandIn:
         self._name = name
         self._reason = ""
         self._ended_ns: int | None = None
+        with ExitStack() as opened:
+            try:
+                self._start(name, body, settings, opened)
+            except OSError as error:
+                raise WorkerError(f"{name} did not start: {error.strerror}") from None
+            self._opened = opened.pop_all()
+
+    def _start(
+        self, name: str, body: Callable[[Any], None], settings: Making, opened: ExitStack
+    ) -> None:
+        """What is open by then is in `opened`; a process that nobody waits for ends with it."""
+        check_descriptors(START_DESCRIPTORS)
         self.folder = Path(tempfile.mkdtemp(prefix="pageferry-"))
+        opened.callback(rmtree, self.folder, ignore_errors=True)
         self._leash, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        opened.enter_context(self._leash)
         self._leash.setblocking(False)
-        try:
+        with theirs:
             made = settings(self.folder, PassedFd(theirs.fileno()))
             self._process = WorkerProcess(fork_server(), name, body, made, lambda: None)
-        except WorkerError:
-            self._leash.close()
-            rmtree(self.folder, ignore_errors=True)
-            raise
-        finally:
-            theirs.close()
 
     def check(self) -> None:
         """PeerLost, with its reason, where it has ended by itself."""
@@ -72,10 +82,9 @@ class StandIn:
         """Whether it has ended, or ends in time."""
         return self._process.has_ended(within_s)
 
-    def close(self, within_s: float) -> None:
-        """Wait for its end, or see to it; leave nothing."""
-        if not self.has_ended(within_s):
+    def close(self) -> None:
+        """See to its end; leave nothing."""
+        if not self.has_ended(0):
             self._process.kill()
         self._process.close()
-        self._leash.close()
-        rmtree(self.folder, ignore_errors=True)
+        self._opened.close()

@@ -18,7 +18,7 @@ from pipeline.streams.ends import Stream, of_command
 from pipeline.streams.leash import Leash, LeashCut, stand
 from pipeline.streams.sockets import LocalSockets
 from protocol.channel import message_in
-from protocol.control import Commit
+from protocol.control import Commit, Hello
 from protocol.errors import PeerLost, RemoteProtocolError
 from protocol.stream import Content, Kind, Record, RecordReader, encode_preamble, encode_record
 from protocol.uri import Uri
@@ -160,9 +160,20 @@ class Tunnel:
             if self._arrived.kind is Kind.END:
                 raise RemoteProtocolError("a tunnel with the end of a saved guest in it")
             if self._arrived.kind is Kind.CONTROL and self._sockets.binds:
-                with suppress(RemoteProtocolError):  # what is wrong with it the coordinator says
-                    self._sockets.note(message_in(self._arrived.parts[0]))
+                self._hear(self._arrived.parts[0])
             self._deliver()
+
+    def _hear(self, envelope: memoryview) -> None:
+        """What the destination says; what else is wrong with it the coordinator tells."""
+        try:
+            message = message_in(envelope)
+        except RemoteProtocolError:
+            return
+        if isinstance(message, Hello):
+            raise RemoteProtocolError(
+                "what answered is no pageferry destination: it says what a source says"
+            )
+        self._sockets.note(message)
 
     def _read_some(self) -> int:
         try:

@@ -7,12 +7,10 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from threading import Event
 from time import monotonic
 
 import structlog
 
-from pipeline.signals import cancelled_by_signals
 from pipeline.streams.ends import claim
 from pipeline.streams.player import PlayerSettings, player
 from pipeline.streams.saved import check_place, open_saved
@@ -44,35 +42,49 @@ class Way:
         if self._stand_in is not None:
             self._stand_in.check()
 
-    def close(self) -> None:
-        """Let the last word leave, then end it. Idempotent."""
+    def close(
+        self,
+        meanwhile: Callable[[], object] = lambda: None,
+        is_enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Let the last word leave, then end it. Idempotent.
+
+        `meanwhile` is called while that is waited for. A command that has the guest ends by
+        itself, however long that takes, until `is_enough`.
+        """
         if self._stand_in is None:
             return
         self._stand_in.end()
-        seen_off = self.completed and self.uri.scheme == "exec"
-        if seen_off:
-            _see_off(self._stand_in, self.uri)
-        self._stand_in.close(0.0 if seen_off else END_SECONDS)
+        if not (self.completed and self.uri.scheme == "exec"):
+            self._ends(END_SECONDS, meanwhile)
+        elif not self._ends(COMMAND_SECONDS, meanwhile, is_enough):
+            structlog.get_logger().warning(f"the command of {self.uri} runs on")
+        self._stand_in.close()
         self._stand_in = None
+
+    def _ends(
+        self,
+        seconds: float,
+        meanwhile: Callable[[], object],
+        is_enough: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Whether the stand-in ends by itself, in time."""
+        assert self._stand_in is not None
+        deadline = monotonic() + seconds
+        while not self._stand_in.has_ended(LOOK_SECONDS):
+            meanwhile()
+            if is_enough() or monotonic() > deadline:
+                return False
+        return True
 
 
 def way_to(uri: Uri, role: Role) -> "closing[Way]":
     """The way of the end `role`, while this lasts; ConfigError for one that cannot be had.
 
-    Before the fork server is started, where it is standard input and output: that would keep them.
+    Where it names a descriptor, before the fork server is started: that takes some for itself.
     """
     make = _STAND_INS.get((uri.scheme, role))
     return closing(Way(uri, None if make is None else make(uri, role)))
-
-
-def _see_off(stand_in: StandIn, uri: Uri) -> None:
-    """Wait for the command, which has the guest: it is never ended from here."""
-    impatient, deadline = Event(), monotonic() + COMMAND_SECONDS
-    with cancelled_by_signals(impatient.set):
-        while not stand_in.has_ended(LOOK_SECONDS):
-            if impatient.is_set() or monotonic() > deadline:
-                structlog.get_logger().warning(f"the command of {uri} runs on")
-                return
 
 
 def _tunnel(uri: Uri, role: Role) -> StandIn:

@@ -30,13 +30,19 @@ class LeavingMemory:
     can_stop = True
     unsavable: str | None = None
 
-    def __init__(self, content: Words, on_stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        content: Words,
+        on_stop: Callable[[], None] = lambda: None,
+        run_state: str = "running",
+    ) -> None:
         self._on_stop = on_stop
+        self._run_state = run_state
         self._fd = anonymous_memory(content.nbytes)
         self.memory = GuestMemory(self._fd, len(content))
         self.memory.words[:] = content
         self.blocks = [GuestBlock("memory", len(content), self._fd)]
-        self.runs = True
+        self.runs = run_state == "running"
         self.process = None
         self.leash = None
 
@@ -53,8 +59,8 @@ class LeavingMemory:
         return False
 
     def run_state(self) -> str:
-        """It runs until it is stopped."""
-        return "running" if self.runs else "paused"
+        """As it was made, until it is stopped."""
+        return "paused" if self._run_state == "running" and not self.runs else self._run_state
 
     def pause(self) -> None:
         """Its user stops it."""
@@ -74,7 +80,7 @@ class LeavingMemory:
         """Let the test stop whoever writes."""
         self._on_stop()
         self.runs = False
-        return "running"
+        return self._run_state
 
     def check_stopped(self) -> None:
         """Nobody else lets it go on."""
@@ -121,11 +127,10 @@ class ArrivingMemory:
 
     def begin(self, session: str, *, run: bool) -> bool:
         """Note it, and what memory is at this moment."""
-        assert run
-        self.done.append("start")
+        self.done.append("start" if run else "keep")
         self.at_start = self.words()
         self.started.set()
-        return True
+        return run
 
     def pause(self) -> None:
         """Note it."""
@@ -147,7 +152,7 @@ class ArrivingMemory:
         """It has no process."""
         return False
 
-    def self_check(self) -> str | None:
+    def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
         """The test checks."""
         return None
 

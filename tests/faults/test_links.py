@@ -49,7 +49,7 @@ class CuttingData:
         two_rounds(coordinator)
 
         def hold(round_no: int) -> None:
-            is_last = coordinator.engine.dispatcher.settled
+            is_last = coordinator.engine.dispatcher.final
             if self._round_no == (0 if is_last else round_no):
                 self._relay.hold(Way.DATA)
 
@@ -106,7 +106,7 @@ class CuttingControl:
         send, dispatcher = coordinator.engine.link.send, coordinator.engine.dispatcher
 
         def say(message: c.AnyMessage) -> None:
-            if not self.is_cut and self._opens(message, dispatcher.settled):
+            if not self.is_cut and self._opens(message, dispatcher.final):
                 self._relay.hold(Way.QUESTIONS)
             send(message)
 

@@ -21,13 +21,13 @@ from unittest import mock
 import structlog
 import zmq
 
-from pipeline.destination import engine as destination_engine
 from pipeline.destination.pump import IncomingPump
 from pipeline.guests.conversation import close_all
 from pipeline.guests.process import GuestProcess
 from pipeline.logs import log_if_unexpected
 from pipeline.records import processes, store
 from pipeline.source.statistics import SourceStatistics
+from protocol import frames
 from tests.simulation.clock import MS, SECOND, US
 from tests.simulation.guest import Machine
 from tests.simulation.machine import Epoll, Sentinel, Worker
@@ -211,6 +211,6 @@ def staged() -> Iterator[Stage]:
             mock.patch.object(IncomingPump, "aside", lambda pump, work: stage.aside(pump, work))
         )
         stack.enter_context(mock.patch.object(GuestProcess, "attach", stage.attach))
-        stack.enter_context(mock.patch.object(destination_engine, "WINDOW_BYTES", 4 * 2 * 4096))
+        stack.enter_context(mock.patch.object(frames, "WINDOW_BYTES", 4 * 2 * 4096))
         stack.enter_context(mock.patch.object(pages, "HASH_PIECE_PAGES", 32))
         yield stage

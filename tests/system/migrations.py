@@ -90,7 +90,8 @@ class Command:
     """`pageferry ARGUMENTS` as a process, its words and result in files of `folder`.
 
     A context manager: what still runs at the end is killed, its files are removed. `launch` is
-    what python runs instead of the command itself, `env` what it finds in its environment.
+    what python runs instead of the command itself, `env` what it finds in its environment,
+    `inside` the command that runs it in another place.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Command:
         launch: Sequence[str] = ("-m", "pipeline"),
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        inside: Sequence[str] = (),
     ) -> None:
         stem = f"{arguments[0]}-{time.monotonic_ns()}"
         self._files = [folder / f"{stem}.{kind}" for kind in ("err", "json", "yaml", "out")]
@@ -113,7 +115,7 @@ class Command:
             given += ["--json", str(result)]
         with words.open("w") as err, out.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *launch, *given],
+                [*inside, sys.executable, *launch, *given],
                 cwd=ROOT,
                 env={**os.environ, "TMPDIR": str(folder), **(env or {})},
                 stdin=subprocess.DEVNULL,

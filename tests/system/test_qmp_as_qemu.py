@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline.guests.helpers import wait_until
 from tests.pipeline.monitor.talking import Client, listens
-from tests.system.test_qmp import driven
+from tests.system.driven import driven
 
 QEMU = "qemu-system-x86_64"
 ONLY_OURS = {"query-migrate": {"compression"}}

@@ -1,10 +1,12 @@
 """Migrations through a command's pipes and through descriptors: as over a network."""
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from pipeline.leftovers.cleanup import cleanup
 from tests.faults.test_kill import ENDLESS
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import MIB, ROOT, Command, settings
+from tests.pipeline.monitor.talking import Client, listens
+from tests.system.migrations import END_S, MIB, ROOT, Command, settings
 from tests.system.streams import destination, result_in, socket_pair, two_pipes
 from tests.system.test_file_guest import assert_same, file_guest, image, shm
 from tests.system.test_synthetic_guest import assert_moved
@@ -86,6 +89,7 @@ def words_of(folder: Path, uri: str, code: int = 1) -> str:
     [
         ("exit 3", "exec:exit 3: the stream ended, the command exited with 3"),
         ("kill -9 $$", "the stream ended, the command was killed by signal 9"),
+        ("cat", "exec:cat: what answered is no pageferry destination: it says what a source says"),
         ("echo Welcome to host", "not a pageferry stream: it begins with b'Welcome '"),
         ("printf PGF", "the stream ended, the command exited with 0, in the middle of a record"),
         ("exec >&-; sleep 60", "the stream ended, the command has closed its output"),
@@ -157,7 +161,10 @@ def test_a_decompress_worker_behind_a_tunnel_is_lost(folder: Path, number: int) 
     with Command(folder, "migrate", "--uri", uri, config=ENDLESS) as here:
         here.wait_for("round 2")
         there = [p for p in tunnel_of(here).children(True) if "incoming" in p.cmdline()]
-        lane_owner(there[-1]).send_signal(number)
+        lost = lane_owner(there[-1])
+        lost.suspend()
+        time.sleep(0.3)  # a few frames are on their way to it
+        lost.send_signal(number)
         here.wait_for("another one takes its place")
         rounds = here.words.count("round ")
         wait_until(lambda: here.words.count("round ") > rounds + 1, 10)
@@ -205,6 +212,32 @@ def test_with_descriptor_0_standard_output_is_silent(folder: Path) -> None:
     assert result_in(folder / "there.json").self_check == "clean"
     assert "self-check" not in (folder / "out").read_text()
     (folder / "out").unlink()
+
+
+def test_descriptor_0_that_qmp_names_ends_with_the_migration(folder: Path) -> None:
+    """Standard output that the fork server has, so that the other side never sees an end."""
+    path, there, back = folder / "qmp", os.pipe(), os.pipe()
+    with (folder / "guest.yaml").open("w") as config:
+        json.dump(settings(), config)
+    words = [sys.executable, "-m", "pipeline", "migrate", config.name, "--wait", "--qmp", str(path)]
+    here = subprocess.Popen(
+        words, cwd=ROOT, stdin=there[0], stdout=back[1], stderr=subprocess.DEVNULL
+    )
+    os.close(there[0])
+    os.close(back[1])
+    with os.fdopen(there[1], "wb") as to, os.fdopen(back[0], "rb") as from_source:
+        wait_until(lambda: listens(path), END_S)
+        with Client(path) as client:
+            client.ask("migrate", uri="fd:0")
+            assert from_source.read(4) == b"PGFS"
+            to.write(b"no such stream")
+            to.flush()
+            client.wait_for("MIGRATION", status="failed")
+            os.set_blocking(from_source.fileno(), False)
+            wait_until(lambda: from_source.read() == b"", 5)
+            client.ask("quit")
+    assert here.wait(END_S) == 1
+    Path(config.name).unlink()
 
 
 @pytest.mark.parametrize(

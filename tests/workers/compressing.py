@@ -49,11 +49,11 @@ class Compressor:
         block: int = 0,
         lane: int = 0,
         attempt: int = 0,
-        settled: bool = False,
+        final: bool = False,
     ) -> None:
         """Give the worker a job."""
         asked = indices(*pages).tobytes()
-        self.pool.send(0, SendJob(seq, attempt, 7, block, lane, settled, asked))
+        self.pool.send(0, SendJob(seq, attempt, 7, block, lane, final, asked))
 
     def scan(self, block: int, first: int, count: int) -> list[int]:
         """The pages that differ from the table."""
@@ -81,9 +81,9 @@ class Compressor:
         """The next frame of a lane, decoded."""
         return decode_batch(*self.frame(lane), LIMITS)
 
-    def job(self, seq: int, *pages: int, attempt: int = 0, settled: bool = False) -> Batch:
+    def job(self, seq: int, *pages: int, attempt: int = 0, final: bool = False) -> Batch:
         """Give a job and take its frame."""
-        self.give(seq, *pages, attempt=attempt, settled=settled)
+        self.give(seq, *pages, attempt=attempt, final=final)
         assert self.sent().seq == seq
         return self.batch()
 

@@ -165,10 +165,10 @@ def test_a_redo_sends_everything_and_voids_the_hashes(start: Start) -> None:
 def test_a_redo_after_the_stop_keeps_the_hashes(start: Start) -> None:
     """A verification that fails because a frame of the last round had to be sent again."""
     with start() as worker:
-        redone = worker.job(1, 0, 2, attempt=1, settled=True)
+        redone = worker.job(1, 0, 2, attempt=1, final=True)
         assert list(contents(redone)) == [0, 2]
         assert worker.tables[0][[0, 2]].tolist() == [hash_of(page(CONTENT, 0)), ZERO_HASH]
-        assert list(contents(worker.job(2, 0, 2, settled=True))) == []
+        assert list(contents(worker.job(2, 0, 2, final=True))) == []
 
 
 @pytest.mark.parametrize("digest", [True, False])

@@ -82,7 +82,7 @@ def test_a_batch_becomes_a_job_with_everything_that_its_worker_needs() -> None:
     dispatcher, pool = opened(lanes=3)
     dispatcher.start_round()
     dispatcher.plan([(1, indices(4, 5, 9)), (0, indices(7))], 4)
-    dispatcher.settled = True
+    dispatcher.final = True
     dispatcher.feed()
     assert pool.jobs() == [
         SendJob(1, 0, 2, 1, 1, True, indices(4, 5, 9).tobytes()),

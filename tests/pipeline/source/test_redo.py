@@ -141,12 +141,12 @@ def test_a_frame_that_is_refused_before_its_worker_says_sent() -> None:
 def test_a_batch_of_the_stopped_guest_writes_its_hashes_and_needs_no_next_round() -> None:
     """A last round that is never the last."""
     redoing = Redoing()
-    redoing.dispatcher.settled = True
+    redoing.dispatcher.final = True
     ((who, job),) = redoing.give(1)
     redoing.sent(who, job)
     redoing.dispatcher.redo(job.seq, "damaged")
     ((_, again),) = redoing.fed()
-    assert again.settled
+    assert again.final
     assert redoing.marked == []
 
 
@@ -155,10 +155,10 @@ def test_a_batch_of_the_running_guest_stays_so_after_the_stop() -> None:
     redoing = Redoing()
     ((who, job),) = redoing.give(1)
     redoing.sent(who, job)
-    redoing.dispatcher.settled = True
+    redoing.dispatcher.final = True
     redoing.dispatcher.redo(job.seq, "damaged")
     ((_, again),) = redoing.fed()
-    assert not again.settled
+    assert not again.final
     assert redoing.marked == [(1, [1])]
 
 

@@ -16,6 +16,7 @@ from protocol.stream import Kind
 from protocol.uri import Uri
 from tests.faults.fake_peers import HELLO, FakeSource, frame
 from tests.pipeline.streams.test_saved import DEVICES, ROUND
+from tests.protocol.samples import flipped
 
 
 @contextmanager
@@ -61,4 +62,18 @@ def test_a_verification_is_answered_from_the_file(folder: Path) -> None:
         source.expect(c.Applied)
         source.send(c.Verify(last_seq=1, digests=[7]))
         assert "does not hold what was sent" in source.expect(c.Failed).reason
+    assert not (folder / "guest").exists()
+
+
+def test_a_damaged_frame_that_comes_before_its_round_is_asked_for_in_it(folder: Path) -> None:
+    """A saver that ends because it may not say yet what it has to say."""
+    with source_that_saves(folder / "guest") as source:
+        lane = source.connect(source.greet(replace(HELLO, verify="off")).endpoints[0])
+        head, payload = frame([1])
+        lane.send_multipart([head, flipped(payload, 5)])
+        time.sleep(0.5)  # nobody says that it has arrived
+        source.send(ROUND)
+        assert source.expect(c.Redo).seq == 1
+        lane.send_multipart(frame([1]))
+        assert source.expect(c.Applied).seq == 1
     assert not (folder / "guest").exists()

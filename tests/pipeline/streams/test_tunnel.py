@@ -161,11 +161,13 @@ def test_what_a_stranger_says_is_for_the_coordinator_to_refuse(folder: Path) -> 
     assert folder.exists()
 
 
-def test_a_command_is_told_before_it_is_killed(folder: Path) -> None:
-    """A command that cannot be ended gently, because it has inherited who hears which signals."""
+@pytest.mark.parametrize("shell", ["{}", "({}) & exit 0"])
+def test_a_command_is_told_before_it_is_killed(folder: Path, shell: str) -> None:
+    """A command that cannot be ended gently, because it has inherited who hears which signals,
+    or because its shell has gone before it."""
     mark = folder / "mark"
     tell = f"trap 'echo told > {mark}; exit' TERM; echo up > {mark}; while :; do sleep 0.1; done"
-    with way_to(Uri("exec", command=tell), "source"):
+    with way_to(Uri("exec", command=shell.format(tell)), "source"):
         wait_until(lambda: mark.exists() and mark.read_text() == "up\n", 5)
     assert mark.read_text() == "told\n"
     mark.unlink()
