@@ -9,14 +9,17 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from threading import Lock
 
 from protocol.errors import WorkerError
 
 _PRELOAD = ["workers.compress", "workers.decompress", "zstandard", "lz4.block"]
+_starting = Lock()
+"""Standard streams are everybody's: one thread at a time puts them aside."""
 
 
 def fork_server() -> ForkServerContext:
@@ -27,14 +30,14 @@ def fork_server() -> ForkServerContext:
 
 
 def warm_up() -> None:
-    """Start the fork server; it does its imports while the caller goes on.
+    """Start the fork server, once; it does its imports while the caller goes on.
 
     A signal for the whole process group is a cancel, and the command's to hear. WorkerError
     where it cannot be started.
     """
     fork_server()
     try:
-        with _standard_streams_aside():
+        with _starting, nullcontext() if _pid() is not None else _standard_streams_aside():
             resource_tracker.ensure_running()  # it would unblock the signals again
             with _signals_blocked():
                 forkserver.ensure_running()
@@ -65,9 +68,14 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _pid() -> int | None:
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
 def wake_fork_server() -> None:
     """Let a fork server that was stopped go on, so that it sees that its command ends."""
-    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    pid = _pid()
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)

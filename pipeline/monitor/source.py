@@ -11,7 +11,7 @@ from pipeline.monitor.source_commands import OutgoingCommands
 from pipeline.progress import Observer
 from pipeline.result import Result
 from pipeline.signals import cancelled_by_signals
-from pipeline.source.command import make_guest
+from pipeline.source.departures import make_guest
 from pipeline.source.outgoing import Outgoing
 from protocol.errors import ConfigError
 from protocol.status import Status

@@ -8,8 +8,8 @@ from pipeline.config.model import Config
 from pipeline.guests.base import SourceGuest
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
-from pipeline.source.command import make_guest
 from pipeline.source.coordinator import Coordinator
+from pipeline.source.departures import make_guest
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.report import result_of
 from pipeline.source.tracking import start_tracking

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
-from pipeline.source.command import make_guest
+from pipeline.source.departures import make_guest
 from pipeline.source.outgoing import Outgoing
 from protocol.status import Status
 from tests.leaks import nothing_left

@@ -12,14 +12,14 @@ import zmq
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
-from pipeline.source.command import make_guest, migrate
+from pipeline.source.departures import make_guest
 from protocol import control as c
 from protocol.frame_opening import decode_hello
 from protocol.uri import Uri
 from tests.faults.fake_peers import FakeDestination
 from tests.pipeline.guests.helpers import wait_until
 from tests.protocol.samples import forge_envelope
-from tests.system.migrations import nobody, settings
+from tests.system.migrations import migrate, nobody, settings
 
 WINDOW = 8
 Lie = Callable[[FakeDestination], None]

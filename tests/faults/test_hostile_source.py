@@ -13,13 +13,12 @@ import zmq
 
 from pipeline.config.model import Config
 from pipeline.result import Result
-from pipeline.source.command import migrate
 from protocol import control as c
 from protocol.channel import Channel
 from tests.faults.fake_peers import BATCH_PAGES, HELLO, PAGES, FakeSource, frame
 from tests.leaks import processes_of
 from tests.protocol.samples import OTHER_SESSION, forge_envelope, forge_frame
-from tests.system.migrations import Destination, listen, nobody, settings
+from tests.system.migrations import Destination, listen, migrate, nobody, settings
 
 HEAD, PAYLOAD = frame([3, 4])
 LONG_HEAD, LONG_PAYLOAD = frame(list(range(BATCH_PAGES + 1)))

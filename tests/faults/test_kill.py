@@ -21,14 +21,14 @@ from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.leftovers.cleanup import cleanup
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
-from pipeline.source.command import make_guest, migrate
+from pipeline.source.departures import make_guest
 from protocol import control as c
 from protocol.devices import Section, encode_global_state, encode_sections
 from protocol.status import Status
 from tests.faults.fake_peers import HELLO, FakeSource
 from tests.leaks import nothing_left
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import Command, Destination, listen, settings
+from tests.system.migrations import Command, Destination, listen, migrate, settings
 from workers.pages import ZERO_HASH
 
 SILENCE_S = 5.0

@@ -8,10 +8,9 @@ import pytest
 from pipeline.config.model import Config
 from pipeline.guests.file import FileGuest
 from pipeline.progress import Progress
-from pipeline.source.command import migrate
 from protocol.limits import PAGE_BYTES
 from tests.faults.memories import random_words
-from tests.system.migrations import listen, settings
+from tests.system.migrations import listen, migrate, settings
 
 PAGES = 16_384
 BYTES_A_PAGE = 32

@@ -18,13 +18,13 @@ import pytest
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
-from pipeline.source.command import make_guest, migrate
+from pipeline.source.departures import make_guest
 from protocol.errors import MigrationError
 from protocol.status import Status
 from tests.faults.matrix import ending
 from tests.faults.test_matrix import CELLS, Cell
 from tests.leaks import nothing_left
-from tests.system.migrations import Destination, nobody, settings
+from tests.system.migrations import Destination, migrate, nobody, settings
 
 FAULTS = int(os.environ.get("PAGEFERRY_FAULTS", "20"))
 SEED = int(os.environ.get("PAGEFERRY_SEED", "1"))

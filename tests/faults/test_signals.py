@@ -13,10 +13,9 @@ import pytest
 from pipeline.config.model import Config
 from pipeline.progress import Progress
 from pipeline.result import Result, exit_code
-from pipeline.source.command import migrate
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import python, wait_until
-from tests.system.migrations import MIB, Command, Destination, listen, settings
+from tests.system.migrations import MIB, Command, Destination, listen, migrate, settings
 
 SOON_S = 5.0
 """A cancel takes up to 1.5 s on a machine of its own."""

@@ -13,13 +13,16 @@ from typing import Any
 import msgspec
 
 from pipeline.config.model import Config
-from pipeline.destination.command import incoming
 from pipeline.guests.base import SourceGuest
-from pipeline.progress import Progress
+from pipeline.monitor.destination import serve_destination
+from pipeline.progress import Observer, Progress
 from pipeline.result import Result
-from pipeline.source.command import migrate
+from pipeline.source.departures import make_guest
+from pipeline.source.outgoing import Outgoing
+from protocol.status import StatusMachine
 from protocol.uri import Uri, parse_uri
 from tests.pipeline.guests.helpers import wait_until
+from workers.fork_server import warm_up
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -50,6 +53,33 @@ def settings(
 
 def nobody(_: Progress) -> None:
     """An observer that does not look."""
+
+
+def migrate(
+    config: Config,
+    uri: Uri,
+    observer: Observer,
+    *,
+    guest: SourceGuest | None = None,
+    status: StatusMachine | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> Result:
+    """Send a guest to `uri`, from this process: that of `config`, or one that stays the test's."""
+    if not uri.is_stream:
+        warm_up()
+    own = make_guest(config) if guest is None else guest
+    outgoing = Outgoing(config, own, observer, status)
+    outgoing.watch = watch
+    try:
+        return outgoing.migrate_now(uri)
+    finally:
+        if guest is None:
+            own.close()
+
+
+def incoming(config: Config, uri: Uri, stay: float | None, observer: Observer) -> Result:
+    """Take one guest in at `uri`, in this process, and keep it for `stay` seconds."""
+    return serve_destination(config, uri, None, stay, observer)
 
 
 class Destination(Thread):

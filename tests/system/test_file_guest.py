@@ -17,11 +17,10 @@ import pytest
 from pipeline.config.model import Config
 from pipeline.progress import Progress
 from pipeline.result import Result, ratio
-from pipeline.source.command import migrate
 from protocol.errors import PeerLost
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
-from tests.system.migrations import MIB, Destination, both_ends, settings
+from tests.system.migrations import MIB, Destination, both_ends, migrate, settings
 
 CODECS = ("none", "zlib", "zstd", "lz4")
 WRITES_ALL_THE_TIME = """

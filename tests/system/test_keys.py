@@ -16,10 +16,9 @@ import zmq
 from pipeline.config.keys import make_keys
 from pipeline.config.model import Config
 from pipeline.result import Result
-from pipeline.source.command import migrate
 from tests.faults.test_hostile_source import ports
 from tests.leaks import processes_of
-from tests.system.migrations import Command, listen, nobody, settings
+from tests.system.migrations import Command, listen, migrate, nobody, settings
 from workers.keys import ClientKeys, KeyPair, secure_client
 
 pytestmark = pytest.mark.more

@@ -10,17 +10,15 @@ import psutil
 import pytest
 
 from pipeline.config.model import Config
-from pipeline.destination.command import incoming
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.leftovers.cleanup import cleanup
 from pipeline.result import Result
-from pipeline.source.command import migrate
 from protocol.errors import ConfigError
 from protocol.uri import Uri
 from tests.faults.test_kill import ENDLESS
 from tests.pipeline.guests.helpers import wait_until
 from tests.protocol.samples import flipped
-from tests.system.migrations import ROOT, Command, nobody, settings
+from tests.system.migrations import ROOT, Command, incoming, migrate, nobody, settings
 from tests.system.test_file_guest import assert_same, file_guest, image, shm
 from tests.system.test_synthetic_guest import synthetic_guest, writes
 

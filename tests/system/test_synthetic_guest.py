@@ -12,10 +12,10 @@ from pipeline import uffd
 from pipeline.config.model import Config
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
-from pipeline.source.command import make_guest, migrate
+from pipeline.source.departures import make_guest
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import MIB, Command, both_ends, listen, nobody, settings
+from tests.system.migrations import MIB, Command, both_ends, listen, migrate, nobody, settings
 
 WORKING_PAGES = 512
 DIRTY_RATE = 4 * MIB

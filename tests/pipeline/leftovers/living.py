@@ -10,7 +10,7 @@ from pipeline.guests import wire
 from pipeline.guests.process import GuestProcess, process_at
 from pipeline.guests.synthetic import SyntheticArrival, SyntheticGuest
 from pipeline.records.record import StoppedGuest
-from pipeline.source.command import make_guest
+from pipeline.source.departures import make_guest
 from protocol.control import BlockInfo
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import copy_memory

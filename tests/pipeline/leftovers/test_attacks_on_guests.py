@@ -18,7 +18,7 @@ from pipeline.records.processes import maybe_process, this_process
 from pipeline.records.record import Record, StoppedGuest, encode_record
 from pipeline.records.store import find_record
 from pipeline.shell.cli import run_command
-from pipeline.source.command import make_guest
+from pipeline.source.departures import make_guest
 from protocol.commit import Step
 from protocol.errors import GuestError
 from tests.pipeline.guests.helpers import python, wait_until
@@ -121,7 +121,7 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from protocol.errors import MigrationError
-from pipeline.source.command import make_guest
+from pipeline.source.departures import make_guest
 from tests.pipeline.leftovers.living import config_of
 config = config_of(Path(sys.argv[1]))
 print("up", flush=True)

@@ -9,7 +9,6 @@ import pytest
 import xxhash
 
 from pipeline.config.model import Config
-from pipeline.destination.command import incoming
 from pipeline.result import Result
 from pipeline.streams.read_back import FileReadBack
 from pipeline.streams.saved import SavedReader, SavedWriter, open_saved
@@ -22,7 +21,7 @@ from protocol.stream import Kind, Record
 from protocol.uri import Uri
 from tests.faults.fake_peers import frame
 from tests.protocol.samples import SESSION, flipped
-from tests.system.migrations import nobody, settings
+from tests.system.migrations import incoming, nobody, settings
 from workers.pages import ZERO_HASH
 
 PAGES = 8
