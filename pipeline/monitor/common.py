@@ -24,7 +24,9 @@ class SettingCommands:
         commands.add("query-migrate-capabilities", self._capabilities)
         commands.add("query-migrate-cache-size", self._cache_size)
         commands.add_with("migrate-set-parameters", arguments.SetParameters, self._set_parameters)
-        commands.add_with("migrate-set-capabilities", arguments.SetCapabilities, self._set)
+        commands.add_with(
+            "migrate-set-capabilities", arguments.SetCapabilities, self._set_capabilities
+        )
         commands.add_with("migrate-set-cache-size", arguments.SetCacheSize, self._set_cache_size)
         commands.add_with("migrate_set_speed", arguments.SetSpeed, self._set_speed)
         commands.add_with("migrate_set_downtime", arguments.SetDowntime, self._set_downtime)
@@ -42,7 +44,7 @@ class SettingCommands:
     def _set_parameters(self, given: arguments.SetParameters) -> None:
         self._settings.set_parameters(msgspec.to_builtins(given))
 
-    def _set(self, given: arguments.SetCapabilities) -> None:
+    def _set_capabilities(self, given: arguments.SetCapabilities) -> None:
         self._check_idle()
         self._settings.set_capabilities({one.capability: one.state for one in given.capabilities})
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.config.model import Config
-from pipeline.destination.incoming import IDLE_SECONDS, Incoming
+from pipeline.destination.incoming import Incoming
 from pipeline.monitor.destination_commands import DestinationCommands
 from pipeline.monitor.monitor import Monitor
 from pipeline.progress import Observer
@@ -34,12 +34,16 @@ class Destination:
         self._incoming = incoming
         self._monitor = monitor
         self._commands = DestinationCommands(
-            monitor.commands, incoming, deferred=deferred, on_uri=self._tell_setup
+            monitor.commands,
+            incoming,
+            deferred=deferred,
+            on_uri=lambda: monitor.tell_status(Status.SETUP),
         )
         monitor.on_quit(incoming.cancel.set)
         incoming.watch = monitor.inbox.serve
         incoming.idle = monitor.inbox.wait
         incoming.on_guest = monitor.tell_guest
+        monitor.has_events = lambda: incoming.settings.config.capabilities.events
         incoming.status.notify(self._tell)
 
     def serve(self, uri: Uri | None, stay: float | None) -> Result:
@@ -51,7 +55,7 @@ class Destination:
         with cancelled_by_signals(incoming.cancel.set):
             warm_up()
             while incoming.receiver is None and not incoming.cancel.is_set():
-                self._monitor.inbox.wait(IDLE_SECONDS)
+                self._monitor.idle()
             try:
                 return self._receive(stay)
             finally:
@@ -63,9 +67,5 @@ class Destination:
         return self._incoming.receive(stay)
 
     def _tell(self, status: Status) -> None:
-        if status is not Status.SETUP and self._incoming.settings.config.capabilities.events:
+        if status is not Status.SETUP:
             self._monitor.tell_status(status)
-
-    def _tell_setup(self) -> None:
-        if self._incoming.settings.config.capabilities.events:
-            self._monitor.tell_status(Status.SETUP)

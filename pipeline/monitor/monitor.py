@@ -8,6 +8,8 @@ from pipeline.monitor.inbox import Inbox
 from pipeline.monitor.server import QmpServer
 from protocol.status import Status
 
+IDLE_SECONDS = 0.2
+
 
 class Monitor:
     """Owned by the thread that owns the migration. A context manager: its end is the server's.
@@ -22,6 +24,8 @@ class Monitor:
         self._server: QmpServer | None = None
         self._passes = 0
         self._reason = "none"
+        self.has_events: Callable[[], bool] = lambda: True
+        """Whether a migration tells of itself, the capability `events`."""
 
     def __enter__(self) -> "Monitor":
         return self
@@ -40,6 +44,10 @@ class Monitor:
 
         self.commands.add("quit", quit_)
 
+    def idle(self) -> None:
+        """Do what is asked, where nothing else is to be done; a signal is seen soon after."""
+        self.inbox.wait(IDLE_SECONDS)
+
     def emit(self, name: str, **data: object) -> None:
         """Tell all clients."""
         if self._server is not None:
@@ -47,13 +55,14 @@ class Monitor:
 
     def tell_status(self, status: Status) -> None:
         """A migration has come to `status`."""
-        self.emit("MIGRATION", status=status.value)
+        if self.has_events():
+            self.emit("MIGRATION", status=status.value)
         if status is Status.SETUP:
             self._passes = 0
 
     def tell_passes(self, passes: int) -> None:
         """So many rounds were begun."""
-        for number in range(self._passes + 1, passes + 1):
+        for number in range(self._passes + 1, passes + 1) if self.has_events() else ():
             self.emit("MIGRATION_PASS", **{"pass": number})
         self._passes = passes
 

@@ -7,7 +7,7 @@ import structlog
 
 from pipeline.config.model import Config
 from pipeline.monitor.monitor import Monitor
-from pipeline.monitor.source_commands import OutgoingCommands
+from pipeline.monitor.source_commands import SourceCommands
 from pipeline.progress import Observer
 from pipeline.result import Result
 from pipeline.signals import cancelled_by_signals
@@ -17,9 +17,6 @@ from protocol.errors import ConfigError
 from protocol.status import Status
 from protocol.uri import Uri
 from workers.fork_server import warm_up
-
-IDLE_SECONDS = 0.2
-"""How late a signal is seen by a command that waits to be told what to do."""
 
 
 def serve_source(
@@ -63,11 +60,12 @@ class Source:
         self._monitor = monitor
         self._watch = watch
         self._on_each = on_each
-        self._commands = OutgoingCommands(monitor.commands, outgoing)
+        self._commands = SourceCommands(monitor.commands, outgoing)
         monitor.on_quit(self._commands.end)
         outgoing.watch = self._look
         outgoing.on_guest = monitor.tell_guest
-        outgoing.status.notify(self._tell)
+        monitor.has_events = lambda: outgoing.settings.config.capabilities.events
+        outgoing.status.notify(monitor.tell_status)
 
     def migrate(self, uri: Uri) -> Result:
         """Migrate at once."""
@@ -77,7 +75,7 @@ class Source:
         """Wait to be told what to do, and do it."""
         with cancelled_by_signals(self._commands.end):
             while self._commands.uri is not None or not self._commands.quitting:
-                self._monitor.inbox.wait(IDLE_SECONDS)
+                self._monitor.idle()
                 uri, self._commands.uri = self._commands.uri, None
                 if uri is not None:
                     self._migrate(uri)
@@ -98,9 +96,5 @@ class Source:
         self._watch()
         self._monitor.inbox.serve()
         coordinator = self._outgoing.coordinator
-        if coordinator is not None and self._outgoing.settings.config.capabilities.events:
+        if coordinator is not None:
             self._monitor.tell_passes(len(coordinator.engine.statistics.rounds))
-
-    def _tell(self, status: Status) -> None:
-        if self._outgoing.settings.config.capabilities.events:
-            self._monitor.tell_status(status)

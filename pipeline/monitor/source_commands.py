@@ -11,7 +11,7 @@ from protocol.qmp import QmpError
 from protocol.uri import Uri, parse_uri
 
 
-class OutgoingCommands:
+class SourceCommands:
     """What is asked of `outgoing`; `uri` is where it is to go next, `quitting` that it is to end.
 
     Belongs, as all commands do, to the thread that owns the migration.

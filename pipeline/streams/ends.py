@@ -127,7 +127,7 @@ def of_command(command: str) -> Stream:
     return Stream(f"exec:{command}", reads, writes, shell)
 
 
-def claim(number: int) -> tuple[int, int]:
+def take_over(number: int) -> tuple[int, int]:
     """Take over descriptor `number`, which is read, and the one that is written: the same where
     it is a socket, else the next. ConfigError where they are not there.
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 import structlog
 
-from pipeline.streams.ends import claim
+from pipeline.streams.ends import take_over
 from pipeline.streams.player import PlayerSettings, player
 from pipeline.streams.saved import check_place, open_saved
 from pipeline.streams.saver import SaverSettings, saver
@@ -88,7 +88,7 @@ def way_to(uri: Uri, role: Role) -> "closing[Way]":
 
 
 def _tunnel(uri: Uri, role: Role) -> StandIn:
-    ends = claim(uri.fd) if uri.scheme == "fd" else ()
+    ends = take_over(uri.fd) if uri.scheme == "fd" else ()
 
     def settings(folder: Path, leash: PassedFd) -> TunnelSettings:
         here = uri.stands_at(str(folder / SOCKET))
