@@ -5,14 +5,15 @@ the test's own.
 """
 
 import shutil
+import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, Self
 
 from tests.pipeline.guests.helpers import wait_until
-from tests.pipeline.monitor.talking import Client, listens
+from tests.pipeline.monitor.talking import Client
 from tests.qemu.serial import Line, Serial
 
 QEMU = "qemu-system-x86_64"
@@ -77,7 +78,7 @@ class Qemu:
         assert self.process.stdout is not None
         self.serial = Serial(self.process.stdout)
         stack.callback(self._end)
-        wait_until(lambda: listens(own) or self.process.poll() is not None, START_S)
+        wait_until(lambda: greets(own) or self.process.poll() is not None, START_S)
         assert self.process.poll() is None, words.read_text()
         self.monitor = stack.enter_context(Client(own))
 
@@ -128,3 +129,12 @@ class Qemu:
     def gap(self, there: "Qemu") -> tuple[float, int]:
         """Seconds between the last heartbeat here and the first there, and what was counted."""
         return self.serial.gap(there.serial)
+
+
+def greets(path: Path) -> bool:
+    """Whether a monitor there has a machine by now; it listens before it has."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(START_S)
+        probe.connect(str(path))
+        return probe.recv(1) != b""
+    return False

@@ -15,11 +15,13 @@ CAPABILITIES = ("x-ignore-shared", "late-block-activate")
 
 
 @contextmanager
-def pair(folder: Path, guest: Boots, machine: str = "pc") -> Iterator[tuple[Qemu, Qemu]]:
-    """One that boots the guest, and one that waits for it."""
+def pair(
+    folder: Path, guest: Boots, machine: str = "pc", disk: Path | None = None
+) -> Iterator[tuple[Qemu, Qemu]]:
+    """One that boots the guest, and one that waits for it; both have the same disk."""
     with (
-        Qemu(folder, "here", guest, machine=machine) as here,
-        Qemu(folder, "there", guest, machine=machine, incoming=True) as there,
+        Qemu(folder, "here", guest, machine=machine, disk=disk) as here,
+        Qemu(folder, "there", guest, machine=machine, disk=disk, incoming=True) as there,
     ):
         for end in (here, there):
             states = [{"capability": name, "state": True} for name in CAPABILITIES]

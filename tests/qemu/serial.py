@@ -48,7 +48,7 @@ class Serial(Thread):
             *whole, self._rest = (self._rest + data).split(b"\n")
             with self._heard:
                 for text in whole:
-                    self._take(Line(now, text.decode(errors="replace").strip()))
+                    self._take(Line(now, text.decode(errors="replace").rstrip("\r")))
                 self._heard.notify_all()
         with self._heard:
             self._ended = True
