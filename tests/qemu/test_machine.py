@@ -19,6 +19,8 @@ IDLE = Guest()
 
 @pytest.fixture
 def disk(folder: Path) -> Iterator[Path]:
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-img is not installed")
     path = folder / "disk"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True, timeout=30)
     yield path
