@@ -12,6 +12,9 @@ import mmap
 import os
 import platform
 import select
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import ClassVar, Self
 
 import numpy as np
@@ -62,6 +65,7 @@ def _read_write(group: int, number: int, argument: type[ctypes.Structure]) -> in
 
 _UFFDIO_API = _read_write(_UFFD_API, 0x3F, _Api)
 _UFFDIO_REGISTER = _read_write(_UFFD_API, 0x00, _Register)
+_UFFDIO_UNREGISTER = 2 << 30 | 16 << 16 | _UFFD_API << 8 | 0x01
 _PAGEMAP_SCAN = _read_write(ord("f"), 16, _Scan)
 
 
@@ -73,13 +77,30 @@ def register(address: int, length: int) -> int:
     """
     fd = _userfaultfd()
     try:
-        features = _WP_ASYNC | _WP_UNPOPULATED | _WP_HUGETLBFS_SHMEM
-        fcntl.ioctl(fd, _UFFDIO_API, _Api(_UFFD_API, features))
-        fcntl.ioctl(fd, _UFFDIO_REGISTER, _Register(address, length, _REGISTER_MODE_WP))
+        protect(fd, [(address, length)])
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def protect(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
+    """Write-protect each (address, length) of the process that opened the userfaultfd `fd`.
+
+    `fd` is new, and stays the caller's, who need not be that process. OSError where the kernel
+    refuses.
+    """
+    features = _WP_ASYNC | _WP_UNPOPULATED | _WP_HUGETLBFS_SHMEM
+    fcntl.ioctl(fd, _UFFDIO_API, _Api(_UFFD_API, features))
+    for address, length in ranges:
+        fcntl.ioctl(fd, _UFFDIO_REGISTER, _Register(address, length, _REGISTER_MODE_WP))
+
+
+def unprotect(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
+    """Undo `protect`, as far as the memory is there."""
+    for address, length in ranges:
+        with suppress(OSError):
+            fcntl.ioctl(fd, _UFFDIO_UNREGISTER, struct.pack("QQ", address, length))
 
 
 def _userfaultfd() -> int:
