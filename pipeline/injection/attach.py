@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pipeline import uffd
 from protocol.errors import GuestError
@@ -37,6 +38,12 @@ class Attached:
     ranges: list[Range]
     fd: int
     held_ms: float
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Take the protection off; the process is not touched. Idempotent."""

@@ -33,7 +33,8 @@ _TILES = 3 << 17
 _INTERRUPTED = {-512, -513, -514}
 """ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND: the call is made once more."""
 _RESTART_BLOCK = -516
-"""The kernel knows how to go on with the call, but not behind a signal frame."""
+"""ERESTART_RESTARTBLOCK: the kernel knows how to go on with the wait, but not behind a frame: there
+it ends with EINTR, as it does by a signal."""
 _EINTR = -4
 _SYSCALL_BYTES = 2
 _MASK_64 = (1 << 64) - 1

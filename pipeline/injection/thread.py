@@ -7,7 +7,6 @@ are blocked before it runs, and the parachute gives the mask back.
 
 import ctypes
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -100,7 +99,9 @@ class StoppedThread:
             self._base, self._code.restorer, self._registers, self._mask.raw, extended
         )
         self._write(packed)
-        ctypes.memmove(ctypes.byref(self._used), ctypes.byref(self._registers), ctypes.sizeof(Registers))
+        ctypes.memmove(
+            ctypes.byref(self._used), ctypes.byref(self._registers), ctypes.sizeof(Registers)
+        )
         self._used.orig_rax, self._used.rsp = _NO_SYSCALL, self._base
 
     def _look(self, length: int) -> None:
@@ -174,4 +175,3 @@ def _signal_of(status: int) -> int:
     """What to let the thread go on with: the signal that it was stopped by, if it was one."""
     number = os.WSTOPSIG(status)
     return 0 if number == ptrace.SYSCALL_STOP else number
-
