@@ -43,17 +43,21 @@ def main(pid: int, *, sandboxed: bool) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     gc.disable()
     with socket.socket(fileno=1) as output:
-        try:
-            fd, held_ms = fetch(pid, sandboxed=sandboxed)
-        except NotPossible as error:
-            answer, descriptors = {"error": str(error)}, []
-        except ProcessLookupError:
-            answer, descriptors = {"error": "is gone"}, []
-        except OSError as error:
-            answer, descriptors = {"error": f"cannot be reached: {error.strerror}"}, []
-        else:
-            answer, descriptors = {"held_ms": held_ms}, [fd]  # type: ignore[dict-item]
+        answer, descriptors = answer_for(pid, sandboxed=sandboxed)
         socket.send_fds(output, [json.dumps(answer).encode()], descriptors)
+
+
+def answer_for(pid: int, *, sandboxed: bool) -> tuple[dict[str, object], list[int]]:
+    """Fetch: what there is to say, and the descriptor, if there is one."""
+    try:
+        fd, held_ms = fetch(pid, sandboxed=sandboxed)
+    except NotPossible as error:
+        return {"error": str(error)}, []
+    except ProcessLookupError:
+        return {"error": "is gone"}, []
+    except OSError as error:
+        return {"error": f"cannot be reached: {error.strerror}"}, []
+    return {"held_ms": held_ms}, [fd]
 
 
 if __name__ == "__main__":

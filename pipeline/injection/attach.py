@@ -108,7 +108,7 @@ def _start(pid: int, output: socket.socket, *, sandboxed: bool) -> subprocess.Po
         [sys.executable, "-P", "-m", "pipeline.injection", str(pid), *["sandboxed"] * sandboxed],
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdout=output.fileno(),
         start_new_session=True,  # what ends our group is not to meet it
     )
 

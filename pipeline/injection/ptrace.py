@@ -30,7 +30,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _LIBC.ptrace.restype = ctypes.c_long
 _LIBC.syscall.restype = ctypes.c_long
-_VECTOR = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong]
+_VECTOR: list[Any] = [
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+]
 _LIBC.process_vm_readv.argtypes = _LIBC.process_vm_writev.argtypes = [*_VECTOR, ctypes.c_ulong]
 _LIBC.process_vm_readv.restype = _LIBC.process_vm_writev.restype = ctypes.c_ssize_t
 
@@ -83,7 +89,8 @@ def read_memory(pid: int, pieces: Sequence[tuple[int, int]]) -> bytes:
 
 def write_memory(pid: int, address: int, data: bytes) -> int:
     """Put `data` at `address` of `pid`: how many bytes could be; OSError where none."""
-    ours = Vector(ctypes.cast(data, ctypes.c_void_p).value or 0, len(data))
+    buffer = ctypes.create_string_buffer(data, len(data))
+    ours = Vector(ctypes.addressof(buffer), len(data))
     theirs = Vector(address, len(data))
     arguments = (ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
     return _checked(_LIBC.process_vm_writev(pid, *arguments))

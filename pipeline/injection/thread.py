@@ -34,7 +34,7 @@ class StoppedThread:
 
     def __init__(self, pid: int, code: Code) -> None:
         self._pid, self._code = pid, code
-        self._registers, self._used = Registers(), Registers()
+        self._registers = self._used = Registers()
         self._mask = ctypes.create_string_buffer(ptrace.MASK_BYTES)
         self._all_signals = ctypes.create_string_buffer(b"\xff" * 8, ptrace.MASK_BYTES)
         self._xsave = ctypes.create_string_buffer(_XSAVE_ROOM_BYTES)
@@ -99,9 +99,7 @@ class StoppedThread:
             self._base, self._code.restorer, self._registers, self._mask.raw, extended
         )
         self._write(packed)
-        ctypes.memmove(
-            ctypes.byref(self._used), ctypes.byref(self._registers), ctypes.sizeof(Registers)
-        )
+        self._used = Registers.from_buffer_copy(self._registers)
         self._used.orig_rax, self._used.rsp = _NO_SYSCALL, self._base
 
     def _look(self, length: int) -> None:

@@ -74,6 +74,18 @@ def test_nothing_is_left(polls: Victim) -> None:
     assert open_files() == before
 
 
+def test_its_stack_is_as_it_was(polls: Victim) -> None:
+    """What was laid out below its stack stays there."""
+    stack = int(Path(f"/proc/{polls.pid}/syscall").read_text().split()[-2], 16)
+    with Path(f"/proc/{polls.pid}/mem").open("rb", buffering=0) as memory:
+        seen = []
+        for _ in range(2):
+            memory.seek(stack - (16 << 10))
+            seen.append(memory.read(16 << 10))
+            polls.attach().close()
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.more)])
 def test_many_times_in_a_row(polls: Victim, times: int) -> None:
     """Harm that is rare; a stop that a guest would feel."""
@@ -135,11 +147,11 @@ def test_memory_that_is_not_there_is_refused(polls: Victim) -> None:
 
 def test_a_process_that_is_gone() -> None:
     """A traceback."""
-    with pytest.raises(GuestError, match="process 4194305 cannot be tracked .* is gone$"):
+    with pytest.raises(GuestError, match=r"process 4194305 cannot be tracked .* is gone$"):
         attach(2**22 + 1, [])
     zombie = subprocess.Popen(["true"])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    with pytest.raises(GuestError, match="is gone|has no main thread any more"):
+    with pytest.raises(GuestError, match=r"is gone|has no main thread any more"):
         attach(zombie.pid, [])
     zombie.wait()
 

@@ -34,7 +34,7 @@ class Machine:
     qmp: Any
     ram: Path
 
-    def ask(self, command: str) -> Any:
+    def ask(self, command: str) -> Any:  # noqa: ANN401
         """What it answers to `command`, events left out."""
         self.qmp.write(json.dumps({"execute": command}) + "\n")
         self.qmp.flush()
