@@ -14,6 +14,7 @@ from typing import Self
 
 from pipeline.injection import parachute, ptrace
 from pipeline.injection.ptrace import Registers, SyscallInfo, Vector, request
+from pipeline.injection.rseq import where_it_goes_on
 from pipeline.injection.target import RESTORER, SYSCALL, Code, NotPossible, forbidden
 
 STOP_S = 2.0
@@ -88,6 +89,8 @@ class StoppedThread:
         self._ask(ptrace.GETREGS, 0, ctypes.byref(self._registers))
         if self._registers.cs != _CODE_64:
             raise NotPossible("runs 32-bit code")
+        if self._registers.orig_rax == _NO_SYSCALL:
+            self._registers.rip = where_it_goes_on(self._pid, self._registers)
         self._ask(ptrace.GETSIGMASK, ptrace.MASK_BYTES, self._mask)
         state = Vector(ctypes.addressof(self._xsave), _XSAVE_ROOM_BYTES)
         self._ask(ptrace.GETREGSET, ptrace.XSTATE, ctypes.byref(state))

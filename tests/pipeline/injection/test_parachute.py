@@ -40,7 +40,7 @@ def test_it_lies_below_what_a_function_may_use() -> None:
     [(0x7, 2696, FEATURES & ~TILES), (0x7 | 1 << 18, AMX_BYTES, FEATURES)],
 )
 def test_tiles_are_given_back_only_to_who_has_them(in_use: int, size: int, features: int) -> None:
-    """A frame that is longer than the thread's state: the kernel drops all but the SSE registers."""
+    """A frame that is longer than the thread's state: the kernel drops the rest of it."""
     head, area = packed(extended(AMX_BYTES, in_use=in_use))
     assert struct.unpack_from("<IIQI", area, 464) == (0x46505853, size + 4, features, size)
     assert area[size:] == struct.pack("<I", 0x46505845)
