@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from pipeline.injection import ptrace
 from pipeline.injection.target import NotPossible, inspect
@@ -42,6 +43,8 @@ def main(pid: int, *, sandboxed: bool) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, no stop would be told
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     gc.disable()
+    with suppress(OSError):  # who may not, waits for the processor while the target stands
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with socket.socket(fileno=1) as output:
         answer, descriptors = answer_for(pid, sandboxed=sandboxed)
         socket.send_fds(output, [json.dumps(answer).encode()], descriptors)

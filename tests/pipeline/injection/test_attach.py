@@ -213,6 +213,24 @@ def test_a_process_that_filters_its_system_calls(tmp_path: Path) -> None:
         target._check_state(status, sandboxed=True)
 
 
+@pytest.mark.parametrize(
+    ("helper", "why"), [("exit 1", "the helper died"), ("exec sleep 60", "does not answer")]
+)
+def test_a_helper_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str, why: str
+) -> None:
+    """A wait without end, a descriptor or a process that is left."""
+    script = tmp_path / "helper"
+    script.write_text(f"#!/bin/sh\n{helper}\n")
+    script.chmod(0o755)
+    before = open_files()
+    monkeypatch.setattr("sys.executable", str(script))
+    monkeypatch.setattr("pipeline.injection.attach._ANSWER_S", 0.2 if "sleep" in helper else 5.0)
+    with pytest.raises(GuestError, match=why):
+        attach(os.getpid(), [])
+    assert open_files() == before
+
+
 def test_another_machine_is_no_x86_64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers of another layout."""
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

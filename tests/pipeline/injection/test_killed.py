@@ -23,6 +23,25 @@ pytestmark = needs_uffd
 
 STEPS = 40
 """More than there are: all that the helper asks of ptrace, writes and takes."""
+TIMES_OUT = """
+import signal, sys
+from pipeline.injection import __main__, ptrace
+left, waits = int(sys.argv[2]), ptrace.wait_for_stop
+
+def wait(*arguments):
+    global left
+    if left == 0:
+        raise TimeoutError
+    left -= 1
+    return waits(*arguments)
+
+ptrace.wait_for_stop = wait
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+try:
+    __main__.fetch(int(sys.argv[1]), sandboxed=False)
+except __main__.NotPossible as error:
+    print(error)
+"""
 COMMAND = """
 import json, sys, time
 from pipeline.injection.attach import attach
@@ -78,6 +97,26 @@ def test_a_stopped_process_whose_helper_is_killed_stays_stopped(tmp_path: Path) 
         with found.attach() as attached:
             found.check(attached)
         assert found.end()[:2] == (1, 0)
+
+
+@pytest.mark.parametrize("wait", ["ppoll", "read", "busy"])
+def test_a_thread_that_does_not_stop_in_time(tmp_path: Path, wait: str) -> None:
+    """One that is left with what was changed so far, or waits for its tracer."""
+    with victim(tmp_path, wait) as found:
+        said: list[str] = []
+        while not said or said[-1]:
+            with command(TIMES_OUT, str(found.pid), str(len(said))) as helper:
+                assert helper.stdout
+                said.append(helper.stdout.read().decode().strip())
+            assert helper.returncode == 0
+            found.write(5)
+            wait_until(lambda: _nothing_is_blocked(found.pid))
+        assert said[0] == "did not stop within 2 s"
+        assert set(said[1:-2]) == {"did not come back from a system call"}
+        assert said[-2] == "did not stop again"
+        with found.attach() as attached:
+            found.check(attached)
+        assert found.end()[0] in (0, 1)
 
 
 @pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.more)])
