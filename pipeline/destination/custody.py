@@ -112,6 +112,8 @@ class Custody:
         if record is None:
             return
         if not self.begun:
+            if self.guest is not None:
+                self.guest.close()  # whoever undoes what was done to it has to reach it
             with suppress(MigrationError):  # a disk that is full
                 undo_effects(record)
         if settled or not self._was_ready:

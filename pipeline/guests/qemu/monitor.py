@@ -84,7 +84,8 @@ class QemuMonitor:
     def _connect(self) -> None:
         with suppress(QMPError, TimeoutError):
             self._run(self._client.disconnect(), GREETING_S)
-        connection = self._open()
+        connection = _connection(self.path)
+        connection.setblocking(False)
         try:
             process = _peer(connection)
             if self._process is not None and process != self._process:
@@ -101,17 +102,6 @@ class QemuMonitor:
             raise GuestError(f"{self.path} does not speak QMP: {error}") from None
         self._process = process
 
-    def _open(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(GREETING_S)
-        try:
-            connection.connect(str(self.path))
-        except OSError as error:
-            connection.close()
-            raise NoSuchGuest(f"no QEMU listens at {self.path}: {error.strerror}") from None
-        connection.setblocking(False)
-        return connection
-
     def _run(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
 
@@ -122,6 +112,26 @@ class QemuMonitor:
         with suppress(QMPError, TimeoutError):
             self._run(self._client.disconnect(), GREETING_S)
         self._loop.close()
+
+
+def process_at(path: Path) -> Process:
+    """The QEMU whose monitor listens at `path`; NoSuchGuest where none does."""
+    connection = _connection(path)
+    try:
+        return _peer(connection)
+    finally:
+        connection.close()
+
+
+def _connection(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(GREETING_S)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise NoSuchGuest(f"no QEMU listens at {path}: {error.strerror}") from None
+    return connection
 
 
 def _peer(connection: socket.socket) -> Process:

@@ -38,9 +38,7 @@ class Backend:
 def backends(monitor: QemuMonitor) -> list[Backend]:
     """All memory objects, by name."""
     listed = monitor.ask("qom-list", path="/objects")
-    found = [
-        (one["name"], one["type"].removeprefix("child<").removesuffix(">")) for one in listed
-    ]
+    found = [(one["name"], one["type"].removeprefix("child<").removesuffix(">")) for one in listed]
     return sorted(
         (_backend(monitor, name, kind) for name, kind in found if kind.startswith(BACKEND)),
         key=lambda backend: backend.name,

@@ -24,7 +24,7 @@ class Settings:
         self._monitor = monitor
         capabilities = capabilities_of(monitor)
         parameters = monitor.ask("query-migrate-parameters")
-        wanted = {**{name: False for name in capabilities}, **WANTED}
+        wanted = {**dict.fromkeys(capabilities, False), **WANTED}
         self._wanted = {
             name: state
             for name, state in wanted.items()
@@ -45,7 +45,9 @@ class Settings:
     def change(self) -> None:
         """As device state needs them; `before` has to be on record by then."""
         self._changed = True
-        set_capabilities(self._monitor, {name: self._wanted[name] for name in self.before.capabilities})
+        set_capabilities(
+            self._monitor, {name: self._wanted[name] for name in self.before.capabilities}
+        )
         self._monitor.ask("migrate-set-parameters", **FASTEST)
 
     def put_back(self) -> None:
@@ -57,9 +59,7 @@ class Settings:
 
 def capabilities_of(monitor: QemuMonitor) -> dict[str, bool]:
     """All that this QEMU knows, and whether they are on."""
-    return {
-        one["capability"]: one["state"] for one in monitor.ask("query-migrate-capabilities")
-    }
+    return {one["capability"]: one["state"] for one in monitor.ask("query-migrate-capabilities")}
 
 
 def set_capabilities(monitor: QemuMonitor, states: dict[str, bool]) -> None:

@@ -86,7 +86,7 @@ def load(monitor: QemuMonitor, state: bytes) -> None:
 
 
 def _write_all(writes: int, state: bytes) -> None:
-    with suppress(OSError), open(writes, "wb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor
+    with suppress(OSError), open(writes, "wb", buffering=0) as pipe:
         view = memoryview(state)
         while view:
             view = view[pipe.write(view) :]
