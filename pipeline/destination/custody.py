@@ -55,6 +55,11 @@ class Custody:
         assert self._record is not None
         self.guest = self._make_guest(hello, self._record)
 
+    def check(self) -> None:
+        """GuestError where the guest that is being filled has ended."""
+        if self.guest is not None and not self.begun and self.guest.is_dead():
+            raise GuestError("the guest that is being filled has ended")
+
     def ready(self) -> None:
         """Keep that all of it is here; MigrationError where somebody has closed the record."""
         assert self._commit is not None

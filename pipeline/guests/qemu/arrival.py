@@ -1,7 +1,6 @@
 """A QEMU that waits to be filled: its memory by us, its device state by itself."""
 
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -160,8 +159,8 @@ class _Words:
     def __init__(self, pid: int) -> None:
         self._fd = -1
         with suppress(OSError):
-            path = f"/proc/{pid}/fd/2"
-            if stat.S_ISREG(os.stat(path).st_mode):
+            path = Path(f"/proc/{pid}/fd/2")
+            if path.is_file():
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 os.lseek(self._fd, 0, os.SEEK_END)
 

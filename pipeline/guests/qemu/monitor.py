@@ -21,6 +21,8 @@ from protocol.errors import GuestError, NoSuchGuest
 ANSWER_S = 10.0
 """A QEMU that starts or stops its processors answers within a few ms, on a busy machine."""
 GREETING_S = 5.0
+LOST = (QMPError, OSError, EOFError)
+"""What the library raises when a connection ends, at once or when it is closed later."""
 _CREDENTIALS = struct.Struct("iii")
 
 T = TypeVar("T")
@@ -60,11 +62,11 @@ class QemuMonitor:
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
             return self._execute(command, named)
-        except QMPError:  # the connection was closed
+        except LOST:
             self._connect()
         try:
             return self._execute(command, named)
-        except QMPError as error:
+        except LOST as error:
             raise GuestError(f"{self.path}: {command}: {error}") from None
 
     def _execute(self, command: str, arguments: dict[str, object]) -> object:
@@ -82,7 +84,7 @@ class QemuMonitor:
         self.ask("getfd", fdname=name)
 
     def _connect(self) -> None:
-        with suppress(QMPError, TimeoutError):
+        with suppress(TimeoutError, *LOST):
             self._run(self._client.disconnect(), GREETING_S)
         connection = _connection(self.path)
         connection.setblocking(False)
@@ -97,7 +99,7 @@ class QemuMonitor:
                 f"{self.path}: no greeting: QEMU talks to one client at a time, and has one there;"
                 " give it another -qmp"
             ) from None
-        except (QMPError, GuestError) as error:
+        except (GuestError, *LOST) as error:
             connection.close()
             raise GuestError(f"{self.path} does not speak QMP: {error}") from None
         self._process = process
@@ -109,7 +111,7 @@ class QemuMonitor:
         """Ask nothing more. Idempotent."""
         if self._loop.is_closed():
             return
-        with suppress(QMPError, TimeoutError):
+        with suppress(TimeoutError, *LOST):
             self._run(self._client.disconnect(), GREETING_S)
         self._loop.close()
 

@@ -1,6 +1,7 @@
 """The memory of a QEMU: which blocks it has, and the file that each of them is."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +92,7 @@ def _descriptors(pid: int, backend: Backend) -> list[Path]:
     """What the process has open below the path that the backend names."""
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = os.readlink(path)
-        except OSError:
-            continue
-        if target.startswith(backend.path):
-            found.append(path)
+        with suppress(OSError):
+            if str(path.readlink()).startswith(backend.path):
+                found.append(path)
     return found
