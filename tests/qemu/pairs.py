@@ -71,10 +71,12 @@ def _descriptors(pid: int) -> list[Path]:
 
 
 @contextmanager
-def pair(folder: Path, **there: Any) -> Iterator[Pair]:  # noqa: ANN401 - as Qemu
-    """Two machines; the one that waits is made with what is in `there`."""
+def pair(
+    folder: Path, *, guest: Guest = GUEST, machine: str = "pc", disk: Path | None = None
+) -> Iterator[Pair]:
+    """Two machines with one disk; the one that waits is a `machine`, and has room for `guest`."""
     with (
-        Qemu(folder, "here", GUEST) as one,
-        Qemu(folder, "there", **{"guest": GUEST, "incoming": True, **there}) as other,
+        Qemu(folder, "here", GUEST, disk=disk) as one,
+        Qemu(folder, "there", guest, machine=machine, disk=disk, incoming=True) as other,
     ):
         yield Pair(one, other)

@@ -1,16 +1,21 @@
 """Whatever fails, the machine runs on at the source, with its settings and nothing attached."""
 
+import os
 import signal
+import socket
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from random import Random
 
-import pytest
+import psutil
 
-from pipeline.leftovers.cleanup import cleanup
-from tests.qemu.pairs import Pair, pair
+from pipeline.injection.ptrace import take_descriptor
+from tests.pipeline.guests.helpers import wait_until
+from tests.qemu.machine import Qemu
+from tests.qemu.pairs import GUEST, Pair, pair
 from tests.qemu.sector import Guest
-from tests.system.migrations import Command
+from tests.system.migrations import END_S, Command
 
 SLOW = {"max-bandwidth": "128KiB"}
 
@@ -62,17 +67,78 @@ def test_it_is_cancelled(folder: Path) -> None:
         assert machines.there.status() == "inmigrate"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_pageferry_is_killed(folder: Path, seed: int) -> None:
-    """A machine that stands still for ever, or whose next save leaves out its memory."""
-    random = Random(seed)
+def test_the_destination_is_killed_while_it_loads(folder: Path) -> None:
+    """A source that gives its machine away, or leaves it stopped, though nobody has taken it."""
     with pair(folder) as machines:
-        with Command(folder, "run", config=machines.config()) as run:
-            run.wait_for("setup")
-            wait = random.uniform(0, 0.4)
-            try:
-                run.process.wait(wait)
-            except Exception:
-                run.process.kill()
-        cleanup()
+        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
+            run.wait_for("round 1")
+            psutil.Process(machines.there.process.pid).suspend()
+            wait_until(lambda: machines.here.status() == "postmigrate", END_S)
+            machines.there.process.kill()
+            assert run.code() == 1, run.words
         machines.assert_stayed()
+
+
+def hang_up(machine: Qemu) -> None:
+    """Close the connections of whoever talks to a machine's monitor."""
+    pidfd = os.pidfd_open(machine.process.pid)
+    for fd in Path(f"/proc/{machine.process.pid}/fd").iterdir():
+        if "socket:" not in str(fd.readlink()):
+            continue
+        one = socket.socket(fileno=take_descriptor(pidfd, int(fd.name)))
+        with one, suppress(OSError):
+            if one.getsockname() == str(machine.qmp) and one.getpeername() is not None:
+                one.shutdown(socket.SHUT_RDWR)
+    os.close(pidfd)
+
+
+def test_the_monitor_of_the_source_is_closed(folder: Path) -> None:
+    """A machine that nobody can tell to go on, stopped before anybody asked."""
+    with pair(folder) as machines:
+
+        def close(_: Command) -> None:
+            machines.here.qmp.unlink()
+            hang_up(machines.here)
+
+        words = failed(folder, machines, close)
+        assert "no QEMU listens" in words
+
+
+def test_a_connection_that_is_lost_is_made_anew(folder: Path) -> None:
+    """A migration that fails because somebody has restarted a proxy."""
+    with pair(folder) as machines:
+        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
+            run.wait_for("round 1")
+            hang_up(machines.here)
+            hang_up(machines.there)
+            assert run.code() == 0, run.words
+        machines.assert_moved(GUEST.ticks_of_a_pass)
+
+
+def test_its_disk_can_be_written_after_a_failure(folder: Path) -> None:
+    """A disk whose lock the destination has, so that the machine cannot go on at the source."""
+    disk = folder / "disk"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"], check=True)
+    with pair(folder, disk=disk) as machines:
+        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
+            run.wait_for("round 1")
+            psutil.Process(machines.there.process.pid).suspend()
+            wait_until(lambda: machines.here.status() == "postmigrate", END_S)
+            machines.there.process.kill()
+            assert run.code() == 1, run.words
+        machines.assert_stayed()
+        write(machines.here, disk, 0xAB)
+        with Qemu(folder, "again", GUEST, incoming=True, disk=disk) as there:
+            again = machines.config() | {"destination": {"qmp": str(there.qmp)}}
+            with Command(folder, "run", config=again) as run:
+                assert run.code() == 0, run.words
+            write(there, disk, 0xCD)
+    disk.unlink()
+
+
+def write(machine: Qemu, disk: Path, value: int) -> None:
+    """Have a machine write `value` to its disk, by itself."""
+    for line in (f"write -P {value} 0 4k", "flush"):
+        command = f'qemu-io ide0-hd0 "{line}"'
+        machine.monitor.ask("human-monitor-command", command_line=command)
+    assert bytes([value]) * 4096 in disk.read_bytes()
