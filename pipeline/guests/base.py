@@ -90,6 +90,10 @@ class SourceGuest(Protocol):
         """The reason, where `arm` answered with nothing."""
         ...
 
+    def why_no_uffd(self) -> str | None:
+        """Why `arm` would answer with nothing, as far as looking tells; None where it would not."""
+        ...
+
     def is_dead(self) -> bool:
         """Whether its process is seen to have ended, so that it runs nowhere."""
         ...

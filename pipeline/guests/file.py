@@ -57,6 +57,10 @@ class FileGuest:
         """Why the kernel does not track it."""
         return "a file's writer does not register itself"
 
+    def why_no_uffd(self) -> str | None:
+        """As ever."""
+        return self.why_not_armed()
+
     def is_dead(self) -> bool:
         """Whether the writer has ended; a file without one never is."""
         return self._writer is not None and self._writer.has_ended()

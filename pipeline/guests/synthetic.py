@@ -7,6 +7,7 @@ was started here ends with `close`, one that lives on its own stays as it is.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline import uffd
 from pipeline.guests import wire
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
 from pipeline.guests.conversation import close_all
@@ -155,6 +156,10 @@ class SyntheticGuest(_Guest):
     def why_not_armed(self) -> str:
         """What the kernel said."""
         return self._refusal or ""
+
+    def why_no_uffd(self) -> str | None:
+        """What the kernel lacks."""
+        return uffd.probe()
 
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""

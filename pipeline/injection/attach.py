@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline import uffd
+from pipeline.injection.target import NotPossible, inspect
 from protocol.errors import GuestError
 
 _ANSWER_S = 15.0
@@ -59,10 +60,8 @@ def attach(pid: int, ranges: Sequence[Range], *, sandboxed: bool = False) -> Att
     `sandboxed`: its filter of system calls is known not to end it for userfaultfd or close.
     GuestError where it cannot be had: the process goes on as before.
     """
-    if platform.machine() != "x86_64":
-        raise GuestError(f"no process is tracked from outside on {platform.machine()}, only x86_64")
-    if (why := uffd.probe()) is not None:
-        raise GuestError(f"process {pid} cannot be tracked from outside: {why}")
+    if (why := why_not(pid, sandboxed=sandboxed)) is not None:
+        raise _refused(pid, why)
     fd, held_ms = _fetch(pid, sandboxed=sandboxed)
     attached = Attached(pid, list(ranges), fd, held_ms)
     try:
@@ -71,6 +70,17 @@ def attach(pid: int, ranges: Sequence[Range], *, sandboxed: bool = False) -> Att
         attached.close()
         raise _refused(pid, _why(error)) from None
     return attached
+
+
+def why_not(pid: int, *, sandboxed: bool = False) -> str | None:
+    """What can be seen to stand in the way, without touching the process; None where nothing is."""
+    if platform.machine() != "x86_64":
+        return f"this works on x86_64, not on {platform.machine()}"
+    try:
+        inspect(pid, sandboxed=sandboxed)
+    except NotPossible as error:
+        return f"it {error}"
+    return uffd.probe()
 
 
 def _why(error: OSError) -> str:

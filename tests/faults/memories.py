@@ -63,6 +63,10 @@ class LeavingMemory:
         """Why."""
         return "a test's memory"
 
+    def why_no_uffd(self) -> str | None:
+        """As ever."""
+        return self.why_not_armed()
+
     def is_dead(self) -> bool:
         """Nothing runs that could end."""
         return False

@@ -11,7 +11,7 @@ from pipeline.guests.qemu.machine import machine_of, obstacles, source_obstacles
 from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.guests.qemu.ram import open_block, whole_mapping
 from pipeline.guests.qemu.settings import Settings
-from pipeline.injection.attach import Attached, attach
+from pipeline.injection.attach import Attached, attach, why_not
 from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, StoppedQemu
 from protocol.devices import Section
@@ -20,6 +20,8 @@ from protocol.limits import PAGE_BYTES
 
 STATE_S = 5.0
 _LOOK_S = 0.001
+SANDBOXED = True
+"""QEMU's own filter (-sandbox on) lists what it forbids; userfaultfd and close are not there."""
 
 
 class QemuGuest:
@@ -94,7 +96,7 @@ class QemuGuest:
                 raise GuestError(f"memory {block.name} is not mapped in one piece")
             mappings.append(Mapping(number, pid, mapping.address))
         ranges = [(m.address, self.blocks[m.block].pages * PAGE_BYTES) for m in mappings]
-        self._attached = [attach(pid, ranges)]
+        self._attached = [attach(pid, ranges, sandboxed=SANDBOXED)]
         return mappings
 
     def disarm(self) -> None:
@@ -106,6 +108,10 @@ class QemuGuest:
     def why_not_armed(self) -> str:
         """What stood in the way."""
         return self._refusal
+
+    def why_no_uffd(self) -> str | None:
+        """What would stand in the way of a tracer."""
+        return why_not(self.process.pid, sandboxed=SANDBOXED)
 
     def is_dead(self) -> bool:
         """Whether the QEMU has ended."""
