@@ -47,7 +47,8 @@ def main(pid: int, *, sandboxed: bool) -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with socket.socket(fileno=1) as output:
         answer, descriptors = answer_for(pid, sandboxed=sandboxed)
-        socket.send_fds(output, [json.dumps(answer).encode()], descriptors)
+        with suppress(BrokenPipeError):  # the command has ended
+            socket.send_fds(output, [json.dumps(answer).encode()], descriptors)
 
 
 def answer_for(pid: int, *, sandboxed: bool) -> tuple[dict[str, object], list[int]]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,8 +192,11 @@ class Victim:
 
     def userfaultfds(self) -> int:
         """How many it has open."""
-        found = [os.readlink(fd) for fd in Path(f"/proc/{self.pid}/fd").iterdir()]  # noqa: PTH115
-        return found.count("anon_inode:[userfaultfd]")
+        count = 0
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # a helper had it closed meanwhile
+                count += os.readlink(fd) == "anon_inode:[userfaultfd]"  # noqa: PTH115
+        return count
 
     def _number(self) -> int | None:
         """Of its system call; None where it computes."""
