@@ -13,7 +13,7 @@ import pytest
 from pipeline.config.keys import make_keys
 from tests.pipeline.guests.helpers import wait_until
 from tests.pipeline.monitor.talking import Client, listens
-from tests.system.migrations import Command, settings
+from tests.system.migrations import SYNTHETIC, Command, settings
 from tests.system.network import THERE, Network, needs_namespaces, network
 
 pytestmark = [pytest.mark.more, needs_namespaces]
@@ -25,7 +25,7 @@ BUSY = {
     "memory": "64MiB",
     "workload": {"working-set": "48MiB", "dirty-rate": "400MiB"},
 }
-"""A guest that never fits into a downtime of 300 ms."""
+"""A guest whose last round takes long."""
 
 
 @pytest.fixture(name="link")
@@ -102,10 +102,10 @@ BY = {"SIGINT": by_signal(signal.SIGINT), "SIGTERM": by_signal(signal.SIGTERM), 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "setup": {"compress-threads": 24},
     "first round": {"max-bandwidth": "1MiB"},
-    "later round": {},
+    "later round": {"downtime-limit": 0},
     "wire limit": {"max-bandwidth": 1},
     "last round": {"downtime-limit": 60_000},
-    "pre-switchover": {"downtime-limit": 60_000},
+    "pre-switchover": {},
 }
 
 
@@ -138,7 +138,8 @@ def reach(phase: str, here: Command, client: Client) -> None:
 def test_it_is_cancelled(folder: Path, link: Network, phase: str, means: str, hung: str) -> None:
     """A cancel that is not heard in some phase, or that waits for an end that cannot hear."""
     pause = {"pause-before-switchover": phase == "pre-switchover"}
-    config = settings(BUSY, parameters=PARAMETERS[phase], capabilities=pause, **INSECURE)
+    guest = BUSY if phase == "last round" else SYNTHETIC
+    config = settings(guest, parameters=PARAMETERS[phase], capabilities=pause, **INSECURE)
     qmp = folder / "qmp"
     with (
         waiting(folder, link, settings(commit_timeout=3, **INSECURE)) as there,
