@@ -16,7 +16,8 @@ SHOWN = 3
 
 def say(words: str) -> None:
     """At once, between what the command shows."""
-    print(words, flush=True)
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
 
 
 def show(machine: Qemu, lines: slice) -> None:
