@@ -4,10 +4,13 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: quickstart test test-more test-slow lint mutants simulate cancels benchmark clean
+.PHONY: quickstart demo-qemu test test-more test-slow lint mutants simulate cancels benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
+
+demo-qemu: $(VENV)/installed
+	$(BIN)/python -m tests.qemu.demo
 
 test: $(VENV)/installed
 	$(PYTEST)

@@ -12,6 +12,9 @@ import mmap
 import os
 import platform
 import select
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import ClassVar, Self
 
 import numpy as np
@@ -32,6 +35,9 @@ _SCAN_CHECK_WPASYNC = 1 << 1
 
 _REGIONS = 4096
 """Regions an ioctl: 96 KiB of buffer; 1 GiB with every second page written takes 32 calls."""
+
+_PIECE_BYTES = 64 << 20
+"""The process that is tracked cannot fault a page in meanwhile: measured, 20 ms a GiB."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _Fields = list[tuple[str, type[ctypes.c_uint64]]]
@@ -62,6 +68,7 @@ def _read_write(group: int, number: int, argument: type[ctypes.Structure]) -> in
 
 _UFFDIO_API = _read_write(_UFFD_API, 0x3F, _Api)
 _UFFDIO_REGISTER = _read_write(_UFFD_API, 0x00, _Register)
+_UFFDIO_UNREGISTER = 2 << 30 | 16 << 16 | _UFFD_API << 8 | 0x01
 _PAGEMAP_SCAN = _read_write(ord("f"), 16, _Scan)
 
 
@@ -73,13 +80,33 @@ def register(address: int, length: int) -> int:
     """
     fd = _userfaultfd()
     try:
-        features = _WP_ASYNC | _WP_UNPOPULATED | _WP_HUGETLBFS_SHMEM
-        fcntl.ioctl(fd, _UFFDIO_API, _Api(_UFFD_API, features))
-        fcntl.ioctl(fd, _UFFDIO_REGISTER, _Register(address, length, _REGISTER_MODE_WP))
+        protect(fd, [(address, length)])
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def protect(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
+    """Write-protect each (address, length) of the process that opened the userfaultfd `fd`.
+
+    `fd` is new, and stays the caller's, who need not be that process. OSError where the kernel
+    refuses.
+    """
+    features = _WP_ASYNC | _WP_UNPOPULATED | _WP_HUGETLBFS_SHMEM
+    fcntl.ioctl(fd, _UFFDIO_API, _Api(_UFFD_API, features))
+    for address, length in ranges:
+        fcntl.ioctl(fd, _UFFDIO_REGISTER, _Register(address, length, _REGISTER_MODE_WP))
+
+
+def unprotect(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
+    """Undo `protect` piece by piece; closing `fd` does it at once for what is left."""
+    with suppress(OSError):  # it is gone, or of huge pages that are larger than a piece
+        for address, length in ranges:
+            end = address + length
+            for start in range(address, end, _PIECE_BYTES):
+                piece = struct.pack("QQ", start, min(_PIECE_BYTES, end - start))
+                fcntl.ioctl(fd, _UFFDIO_UNREGISTER, piece)
 
 
 def _userfaultfd() -> int:

@@ -52,6 +52,7 @@ class Hello(Message, frozen=True):
     codec: CodecName
     verify: VerifyMode
     connections: Annotated[int, Meta(ge=1, le=limits.MAX_ENDPOINTS)]
+    machine: Annotated[str, Meta(max_length=255)]
 
 
 class Welcome(Message, frozen=True):

@@ -25,7 +25,8 @@ FORBIDDEN = {
 MAY_KNOW = {
     "config": set(),
     "records": set(),
-    "guests": {"records"},
+    "injection": set(),
+    "guests": {"injection", "records"},
     "leftovers": {"guests", "records"},
     "streams": {"config"},
     "source": {"config", "guests", "leftovers", "records", "streams"},

@@ -5,16 +5,19 @@ Each refusal is one line that names the key, what was found and what would do.
 
 import os
 import resource
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.config.model import Config, FileGuest, SyntheticGuest
+from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 
 FILES, FILES_A_WORKER = 64, 8
 """Open files, with room: a command was seen to have 23 and 4 for each of its workers, a worker
 20 and 3 for each of the other end's that it is connected to."""
+NO_GUEST = "no guest listens at {}: start one by `pageferry guest`"
+NO_QEMU = "no QEMU listens at {}: -qmp unix:{},server=on,wait=off"
 _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 """Codec → the package that it needs, where that is an optional one."""
 
@@ -22,6 +25,8 @@ _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 def check_environment(config: Config, *, source: bool, destination: bool) -> None:
     """ConfigError for what is missing here, for the ends that are to run on this machine."""
     check_codec(config.effective_codec)
+    if isinstance(config.guest, QemuGuest) or config.destination.qmp is not None:
+        _check_package("kind: qemu", "qemu.qmp")
     _allow_open_files(config)
     try:
         _check_paths(config, source=source, destination=destination)
@@ -33,9 +38,12 @@ def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
     if source and isinstance(config.guest, FileGuest):
         _check_guest(config.guest)
     if source and isinstance(config.guest, SyntheticGuest):
-        _check_socket("guest.socket", config.guest.socket)
+        _check_socket("guest.socket", config.guest.socket, NO_GUEST)
+    if source and isinstance(config.guest, QemuGuest):
+        _check_socket("guest.qmp", config.guest.qmp, NO_QEMU)
     if destination:
-        _check_socket("destination.socket", config.destination.socket)
+        _check_socket("destination.socket", config.destination.socket, NO_GUEST)
+        _check_socket("destination.qmp", config.destination.qmp, NO_QEMU)
     target = config.destination.path
     if destination and target is not None:
         _check_target(target)
@@ -56,9 +64,15 @@ def _allow_open_files(config: Config) -> None:
 
 def check_codec(codec: str) -> None:
     """ConfigError where the package that `codec` needs is not installed."""
-    package = _PACKAGES.get(codec)
-    if package and find_spec(package) is None:
-        raise ConfigError(f"codec: {codec} needs the package {package}: pip install {package}")
+    if codec in _PACKAGES:
+        _check_package(f"codec: {codec}", _PACKAGES[codec])
+
+
+def _check_package(what: str, package: str) -> None:
+    with suppress(ModuleNotFoundError):  # of a package in none
+        if find_spec(package) is not None:
+            return
+    raise ConfigError(f"{what} needs the package {package}: pip install {package}")
 
 
 def _check_guest(guest: FileGuest) -> None:
@@ -77,9 +91,9 @@ def _check_guest(guest: FileGuest) -> None:
         raise ConfigError(f"guest.pid: found {guest.pid}, expected the pid of a running process")
 
 
-def _check_socket(key: str, path: Path | None) -> None:
+def _check_socket(key: str, path: Path | None, nobody: str) -> None:
     if path is not None and not path.is_socket():
-        raise ConfigError(f"{key}: no guest listens at {path}: start one by `pageferry guest`")
+        raise ConfigError(f"{key}: {nobody.format(path, path)}")
 
 
 def _check_target(target: Path) -> None:

@@ -31,14 +31,19 @@ TABLE_BYTES_A_PAGE = 16
 
 def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGuest]:
     """What makes it: given the hello, and the record for what that does to others."""
-    path, socket = config.destination.path, config.destination.socket
+    path, socket, qmp = config.destination.path, config.destination.socket, config.destination.qmp
 
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
         check_codec(hello.codec)
-        if hello.kind == "synthetic" and socket is not None:
+        if (hello.kind == "qemu") != (qmp is not None):
+            where = "nothing" if qmp is None else f"a QEMU at {qmp}"
+            raise GuestError(f"{where} waits here for a guest of kind {hello.kind}")
+        if qmp is not None:
+            guest: ArrivingGuest = _qemu(qmp, hello, record)
+        elif hello.kind == "synthetic" and socket is not None:
             process = process_at(socket)
             clear_way(lambda earlier: earlier.guest == process)
-            guest: ArrivingGuest = _attached(socket, hello, record)
+            guest = _attached(socket, hello, record)
         else:
             _check_room(hello, path)
             if path is not None:
@@ -56,14 +61,34 @@ def _attached(socket: Path, hello: Hello, record: SessionRecord) -> SyntheticArr
     return guest
 
 
+def _qemu(qmp: Path, hello: Hello, record: SessionRecord) -> ArrivingGuest:
+    from pipeline.guests.qemu.arrival import QemuArrival  # its library is an extra
+    from pipeline.guests.qemu.monitor import process_at as qemu_at
+
+    process = qemu_at(qmp)
+    clear_way(lambda earlier: earlier.guest == process)
+    guest = QemuArrival(qmp, record.add)
+    try:
+        guest.expect(hello.machine, hello.blocks)
+    except GuestError:
+        guest.close()
+        raise
+    return guest
+
+
 def check_guest(config: Config) -> None:
     """ConfigError where a guest is named that is to be filled, and none waits there."""
-    if config.destination.socket is None:
-        return
+    socket, qmp = config.destination.socket, config.destination.qmp
     try:
-        check_waits(config.destination.socket)
+        if socket is not None:
+            check_waits(socket)
+        if qmp is not None:
+            from pipeline.guests.qemu.arrival import QemuArrival  # its library is an extra
+
+            QemuArrival(qmp, lambda _: None).close()
     except NoSuchGuest as error:
-        raise ConfigError(f"destination.socket: {error}") from None
+        key = "socket" if qmp is None else "qmp"
+        raise ConfigError(f"destination.{key}: {error}") from None
 
 
 def _make_place(path: Path, record: SessionRecord) -> None:

@@ -55,6 +55,11 @@ class Custody:
         assert self._record is not None
         self.guest = self._make_guest(hello, self._record)
 
+    def check(self) -> None:
+        """GuestError where the guest that is being filled has ended."""
+        if self.guest is not None and not self.begun and self.guest.is_dead():
+            raise GuestError("the guest that is being filled has ended")
+
     def ready(self) -> None:
         """Keep that all of it is here; MigrationError where somebody has closed the record."""
         assert self._commit is not None
@@ -112,6 +117,8 @@ class Custody:
         if record is None:
             return
         if not self.begun:
+            if self.guest is not None:
+                self.guest.close()  # whoever undoes what was done to it has to reach it
             with suppress(MigrationError):  # a disk that is full
                 undo_effects(record)
         if settled or not self._was_ready:

@@ -90,7 +90,9 @@ class Incoming:
         self._opened.close()
         result = result_of(self.receiver, self.status, self._timeline)
         guest = self.guest
-        return result if guest is None else self._keep(guest, result, stay)
+        if guest is None or not guest.checks_itself:
+            return result
+        return self._keep(guest, result, stay)
 
     @property
     def guest(self) -> ArrivingGuest | None:

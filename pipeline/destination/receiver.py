@@ -14,6 +14,7 @@ from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
 from pipeline.logs import log_if_unexpected
+from pipeline.progress import every_so_often
 from pipeline.records.store import SessionRecord
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
@@ -50,8 +51,14 @@ class Receiver:
         self._run_state = "running"
         self._on_guest = on_guest
         self.cancel = cancel or Event()
-        self.engine = IncomingEngine(uri, self.cancel, on_tick, keys)
         self.custody = Custody(make_guest)
+        look = every_so_often(self.custody.check)
+
+        def tick(now_ns: int) -> None:
+            on_tick(now_ns)
+            look(now_ns)
+
+        self.engine = IncomingEngine(uri, self.cancel, tick, keys)
         self.error: str | None = None
 
     def receive(self) -> None:

@@ -51,18 +51,24 @@ class SourceGuest(Protocol):
     blocks: list[GuestBlock]
     can_stop: bool
     """False for a quiet file, whose writer nobody knows."""
-    unsavable: str | None
-    """Why its state cannot be saved now; None where it can."""
+    socket: str | None
+    """Where a synthetic guest that lives on its own answers."""
+    machine: str
+    """What has to wait for it at the other end; "" where anything does."""
+
+    @property
+    def unsavable(self) -> str | None:
+        """Why its state cannot be saved now; None where it can."""
+        ...
 
     @property
     def process(self) -> Process | None:
         """The process that is the guest; None for a file without a known writer."""
         ...
 
-    @property
-    def leash(self) -> AnyEffect | None:
-        """What to keep on record before `stop`, so that others can undo it; None where the guest
-        ends with us."""
+    def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
+        """What to keep on record before one in `run_state` is stopped, so that others can undo it;
+        nothing where the guest ends with us."""
         ...
 
     def tell_session(self, session: str | None) -> None:
@@ -76,8 +82,16 @@ class SourceGuest(Protocol):
         """
         ...
 
+    def disarm(self) -> None:
+        """The migration is over: undo `arm`, where that is not the guest's own business."""
+        ...
+
     def why_not_armed(self) -> str:
         """The reason, where `arm` answered with nothing."""
+        ...
+
+    def why_no_uffd(self) -> str | None:
+        """Why `arm` would answer with nothing, as far as looking tells; None where it would not."""
         ...
 
     def is_dead(self) -> bool:
@@ -129,6 +143,8 @@ class ArrivingGuest(Protocol):
     """A guest that is to be filled."""
 
     blocks: list[GuestBlock]
+    checks_itself: bool
+    """Whether `self_check` knows what its memory has to be."""
 
     @property
     def process(self) -> Process | None:

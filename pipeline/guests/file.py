@@ -13,7 +13,7 @@ from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
 from pipeline.guests.memory import anonymous_memory, lock, mapped_by, named_memory
 from pipeline.guests.writer import Writer
 from pipeline.records.processes import Process
-from pipeline.records.record import StoppedWriter
+from pipeline.records.record import AnyEffect, StoppedWriter
 from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import ConfigError, GuestError, MigrationError
@@ -27,19 +27,20 @@ class FileGuest:
 
     kind = "file"
     unsavable: str | None = None
+    socket: str | None = None
+    machine = ""
 
     def __init__(self, path: Path, pid: int | None) -> None:
         self._writer: Writer | None = None
         self.name = str(path)
         self.can_stop = pid is not None
         self.process: Process | None = None
-        self.leash: StoppedWriter | None = None
         self.blocks = [_open_block(path)]
         try:
             lock(self.blocks[0].fd, path)
             if pid is not None:
                 self._writer = Writer(pid)
-                self.process, self.leash = self._writer.process, StoppedWriter(self._writer.process)
+                self.process = self._writer.process
                 _refuse_other_writers(path, self.blocks[0].fd, pid)
         except MigrationError:
             self.close()
@@ -49,9 +50,16 @@ class FileGuest:
         """Nothing: see `why_not_armed`."""
         return []
 
+    def disarm(self) -> None:
+        """Nothing was armed."""
+
     def why_not_armed(self) -> str:
         """Why the kernel does not track it."""
         return "a file's writer does not register itself"
+
+    def why_no_uffd(self) -> str | None:
+        """As ever."""
+        return self.why_not_armed()
 
     def is_dead(self) -> bool:
         """Whether the writer has ended; a file without one never is."""
@@ -60,6 +68,12 @@ class FileGuest:
     def run_state(self) -> str:
         """Whether the writer runs; a file without one is "paused"."""
         return "running" if self._writer is not None and self._writer.runs() else "paused"
+
+    def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
+        """A writer that runs is stopped."""
+        if self.process is None or run_state != "running":
+            return ()
+        return (StoppedWriter(self.process),)
 
     def tell_session(self, session: str | None) -> None:
         """Nobody asks the writer."""
@@ -109,6 +123,7 @@ class FileArrival:
     """
 
     process = None
+    checks_itself = False
 
     def __init__(self, path: Path | None, blocks: Sequence[BlockInfo]) -> None:
         if len(blocks) != 1:

@@ -7,12 +7,13 @@ was started here ends with `close`, one that lives on its own stays as it is.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline import uffd
 from pipeline.guests import wire
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
 from pipeline.guests.conversation import close_all
 from pipeline.guests.process import GuestProcess
 from pipeline.guests.workload import Workload
-from pipeline.records.record import StoppedGuest
+from pipeline.records.record import AnyEffect, StoppedGuest
 from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import GuestError, NoSuchGuest
@@ -54,6 +55,7 @@ class _Guest:
     kind = "synthetic"
     name = "the synthetic guest"
     can_stop = True
+    checks_itself = True
     unsavable: str | None = None
 
     def __init__(self, machine: GuestProcess) -> None:
@@ -116,12 +118,12 @@ class SyntheticGuest(_Guest):
     """A SourceGuest: the machine of `machine`, or one that is at `socket`, filled and running."""
 
     role = "source"
+    machine = ""
 
     def __init__(self, machine: GuestProcess, socket: Path | None = None) -> None:
         super().__init__(machine)
         self._expect_state("running", "paused")
-        where = None if socket is None else str(socket.absolute())
-        self.leash = None if where is None else StoppedGuest(machine.process, where)
+        self.socket = None if socket is None else str(socket.absolute())
         self._run_state: str | None = None
         self._refusal: str | None = None
 
@@ -137,14 +139,27 @@ class SyntheticGuest(_Guest):
         """One that lives on its own."""
         return cls(GuestProcess.attach(socket), socket)
 
+    def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
+        """One that runs, and lives on its own, is stopped."""
+        if self.socket is None or run_state != "running":
+            return ()
+        return (StoppedGuest(self.process, self.socket),)
+
     def arm(self) -> list[Mapping]:
         """The guest registers its own memory."""
         self._refusal = self._machine.talk.ask(wire.Arm(), wire.Armed).error
         return [] if self._refusal else [Mapping(0, self.pid, self._described.address)]
 
+    def disarm(self) -> None:
+        """Its process keeps the registration for the next migration."""
+
     def why_not_armed(self) -> str:
         """What the kernel said."""
         return self._refusal or ""
+
+    def why_no_uffd(self) -> str | None:
+        """What the kernel lacks."""
+        return uffd.probe()
 
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 
 from pipeline.guests import wire
 from pipeline.leftovers.undo import ask_guest, guest_session, undo
-from pipeline.records.record import MadeFile, Record
+from pipeline.records.record import ChangedQemu, LoadedQemu, MadeFile, Record
 from pipeline.records.store import SessionRecord
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
@@ -34,6 +34,9 @@ def settle_source(session: SessionRecord) -> str:
     if record.step is Step.GIVEN:
         if record.socket is not None and record.guest is not None and record.guest.is_alive:
             ask_guest(record.guest, record.socket, wire.Leave())
+        for effect in record.effects:
+            if isinstance(effect, ChangedQemu):
+                undo(effect)
         session.remove()
         return "the guest was given away"
     undo_effects(session)
@@ -44,9 +47,9 @@ def settle_source(session: SessionRecord) -> str:
 
 
 def undo_effects(session: SessionRecord) -> None:
-    """Undo, once, what a session that is over did to others; a file that a guest is in stays."""
+    """Undo, once, what a session that is over did to others; what a guest is in stays."""
     for effect in session.record.effects:
-        if session.step is not Step.STARTED or not isinstance(effect, MadeFile):
+        if session.step is not Step.STARTED or not isinstance(effect, MadeFile | LoadedQemu):
             undo(effect)
     session.forget_effects()
 
@@ -82,6 +85,11 @@ def _has_started(record: Record) -> bool:
     """Whether the start that was asked for came to the guest, whose command is dead."""
     if record.guest is None:
         return True  # a file: nothing more was to be done
+    for effect in record.effects:
+        if isinstance(effect, LoadedQemu):
+            from pipeline.leftovers.qemu import has_started  # its library is an extra
+
+            return has_started(effect)
     if record.socket is not None and record.guest.is_alive:
         return guest_session(record.guest, record.socket) == record.session
     until = monotonic() + DEATH_SECONDS

@@ -18,8 +18,11 @@ from pipeline.records.processes import Process
 from pipeline.records.record import (
     AnyEffect,
     BoundSockets,
+    ChangedQemu,
+    LoadedQemu,
     MadeFile,
     StoppedGuest,
+    StoppedQemu,
     StoppedWriter,
 )
 from pipeline.unix_sockets import remove_stale
@@ -39,6 +42,10 @@ def undo(effect: AnyEffect) -> None:
         case BoundSockets(paths):
             for path in paths:
                 remove_stale(Path(path))
+        case ChangedQemu() | StoppedQemu() | LoadedQemu():
+            from pipeline.leftovers.qemu import undo_qemu  # its library is an extra
+
+            undo_qemu(effect)
         case _:
             assert_never(effect)
 

@@ -50,7 +50,31 @@ class BoundSockets(Effect, frozen=True):
     paths: tuple[Place, ...]
 
 
-AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets
+class ChangedQemu(Effect, frozen=True):
+    """Settings of a QEMU's own migration were changed; these are those before."""
+
+    qemu: Process
+    qmp: Place
+    capabilities: dict[str, bool]
+    parameters: dict[str, int]
+
+
+class StoppedQemu(Effect, frozen=True):
+    """A machine that ran was stopped, by way of its monitor."""
+
+    qemu: Process
+    qmp: Place
+
+
+class LoadedQemu(Effect, frozen=True):
+    """A machine has taken a guest's device state, and waits to be started."""
+
+    qemu: Process
+    qmp: Place
+
+
+AnyQemuEffect = ChangedQemu | StoppedQemu | LoadedQemu
+AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets | AnyQemuEffect
 
 
 class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_fields=True):

@@ -111,15 +111,23 @@ def cleanup() -> int:
     return 0 if whole else 1
 
 
-def check(config: ConfigPath, sets: Sets = None) -> int:
+def check(
+    config: ConfigPath,
+    sets: Sets = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Look at the guest: can it move, what does it write?")
+    ] = False,
+) -> int:
     """Check a file, print what it means.
 
     The effective configuration, defaults and all; then what migrate or incoming would refuse on
-    this machine. Exit code 2 where both would.
+    this machine. Exit code 2 where both would. With --probe what can be seen of the guest, which
+    is not touched; exit code 1 where something is in the way.
 
     \b
     pageferry check configs/quickstart.yaml
     pageferry check configs/quickstart.yaml --set codec=zstd
+    pageferry check configs/qemu.yaml --probe
     """
     from ruamel.yaml import YAML
 
@@ -131,7 +139,18 @@ def check(config: ConfigPath, sets: Sets = None) -> int:
     found = refusals(loaded)
     for line in words(found):
         complain(line, 2, LogFormat.TEXT)
-    return 2 if len(found) == len(COMMANDS) else 0
+    if len(found) == len(COMMANDS):
+        return 2
+    return _probe(loaded) if probe else 0
+
+
+def _probe(config: Config) -> int:
+    from pipeline.shell.probing import report
+    from pipeline.source.probe import probe
+
+    found = probe(config)
+    write_out(report(found, config))
+    return 1 if found.in_the_way else 0
 
 
 def schema() -> None:

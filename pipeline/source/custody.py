@@ -39,14 +39,13 @@ class Custody:
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
-        leash = self._guest.leash
         first = Record(
             session=self._session,
             role="source",
             name=self._name,
             owner=this_process(),
             guest=self._guest.process,
-            socket=getattr(leash, "socket", None),
+            socket=self._guest.socket,
         )
         self._record = claim(first)
         self._commit = SourceCommit(self._record)
@@ -63,8 +62,8 @@ class Custody:
         """Stop the guest; the run state that it had."""
         assert self._record is not None
         self._run_state = self._guest.run_state()
-        if self._guest.leash is not None and self._run_state == "running":
-            self._record.add(self._guest.leash)
+        for effect in self._guest.effects(self._run_state):
+            self._record.add(effect)
         return self._guest.stop()
 
     def intend(self) -> None:

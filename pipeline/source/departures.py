@@ -2,6 +2,7 @@
 
 from pipeline.config.model import Config
 from pipeline.config.model import FileGuest as FileConfig
+from pipeline.config.model import QemuGuest as QemuConfig
 from pipeline.guests.base import SourceGuest
 from pipeline.guests.file import FileGuest
 from pipeline.guests.process import process_at
@@ -22,6 +23,8 @@ def make_guest(config: Config) -> SourceGuest:
         writer = None if guest.pid is None else maybe_process(guest.pid)
         clear_way(lambda record: writer is not None and record.guest == writer)
         return FileGuest(guest.path, guest.pid)
+    if isinstance(guest, QemuConfig):
+        return _qemu(guest)
     if guest.socket is None:
         return SyntheticGuest.start(guest.memory, Workload(**guest.workload.model_dump()))
     try:
@@ -30,3 +33,15 @@ def make_guest(config: Config) -> SourceGuest:
         return SyntheticGuest.attach(guest.socket)
     except NoSuchGuest as error:
         raise ConfigError(f"guest.socket: {error}") from None
+
+
+def _qemu(config: QemuConfig) -> SourceGuest:
+    from pipeline.guests.qemu.monitor import process_at as qemu_at  # its library is an extra
+    from pipeline.guests.qemu.source import QemuGuest
+
+    try:
+        process = qemu_at(config.qmp)
+        clear_way(lambda record: record.guest == process)
+        return QemuGuest(config.qmp, quits=config.on_completed == "quit")
+    except NoSuchGuest as error:
+        raise ConfigError(f"guest.qmp: {error}") from None

@@ -124,6 +124,7 @@ class SourceEngine:
             codec=self.config.effective_codec,
             verify=self.config.verify,
             connections=self.config.parameters.compress_threads,
+            machine=self.guest.machine,
         )
 
     def _hash_table(self) -> PassedFd | None:

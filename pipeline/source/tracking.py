@@ -1,5 +1,6 @@
 """Which dirty tracker a migration takes, and why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.guests.base import SourceGuest
@@ -14,11 +15,13 @@ class Tracking:
     name: str
     reason: str
     scans: dict[int, WrittenScan] = field(default_factory=dict)
+    disarm: Callable[[], None] = lambda: None
 
     def close(self) -> None:
-        """Let go of the page maps. Idempotent."""
+        """Let go of the page maps, and the guest's memory. Idempotent."""
         for scan in self.scans.values():
             scan.close()
+        self.disarm()
 
 
 def start_tracking(wanted: str, guest: SourceGuest) -> Tracking:
@@ -35,7 +38,9 @@ def start_tracking(wanted: str, guest: SourceGuest) -> Tracking:
         }
         for scan in scans.values():
             scan.scan()
-        return Tracking("uffd", "asked for" if wanted == "uffd" else "works here", scans)
+        return Tracking(
+            "uffd", "asked for" if wanted == "uffd" else "works here", scans, guest.disarm
+        )
     if wanted == "uffd":
         raise ConfigError(f"tracker: uffd cannot be had: {guest.why_not_armed()}")
     return Tracking("hash", guest.why_not_armed())

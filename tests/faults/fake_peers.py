@@ -27,6 +27,7 @@ HELLO = c.Hello(
     codec="none",
     verify="full",
     connections=1,
+    machine="",
 )
 ANSWER_S = 15.0
 

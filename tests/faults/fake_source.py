@@ -44,6 +44,7 @@ class FakeSource:
             codec="none",
             verify="frames",
             connections=1,
+            machine="",
         )
         self.say(hello)
         self._lanes = [self._connect(endpoint) for endpoint in self.expect(c.Welcome).endpoints]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
 from pipeline.guests.memory import GuestMemory, anonymous_memory
+from pipeline.records.record import AnyEffect
 from protocol.devices import Section
 from protocol.limits import PAGE_BYTES
 
@@ -29,6 +30,8 @@ class LeavingMemory:
     name = "memory"
     can_stop = True
     unsavable: str | None = None
+    socket: str | None = None
+    machine = ""
 
     def __init__(
         self,
@@ -44,15 +47,25 @@ class LeavingMemory:
         self.blocks = [GuestBlock("memory", len(content), self._fd)]
         self.runs = run_state == "running"
         self.process = None
-        self.leash = None
 
     def arm(self) -> list[Mapping]:
         """Nothing: the tracker is `hash`."""
         return []
 
+    def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
+        """It ends with the test."""
+        return ()
+
+    def disarm(self) -> None:
+        """Nothing was armed."""
+
     def why_not_armed(self) -> str:
         """Why."""
         return "a test's memory"
+
+    def why_no_uffd(self) -> str | None:
+        """As ever."""
+        return self.why_not_armed()
 
     def is_dead(self) -> bool:
         """Nothing runs that could end."""
@@ -105,6 +118,8 @@ class LeavingMemory:
 
 class ArrivingMemory:
     """An ArrivingGuest that notes what was done to it, and its memory when it was started."""
+
+    checks_itself = False
 
     def __init__(self, pages: int, *, writable: bool = True) -> None:
         self._own = anonymous_memory(pages * PAGE_BYTES)

@@ -38,6 +38,7 @@ class Tracked:
     pages: NDArray[np.uint8]
     scan: uffd.WrittenScan
     fd: int
+    registration: int
 
     def written(self) -> list[int]:
         """What a scan reports."""
@@ -54,7 +55,7 @@ def track(pages: int) -> Iterator[Tracked]:
     memory[: pages // 2, 0] = 1
     registration = uffd.register(memory.ctypes.data, memory.nbytes)
     with uffd.WrittenScan(os.getpid(), memory.ctypes.data, pages) as scan:
-        yield Tracked(memory, scan, fd)
+        yield Tracked(memory, scan, fd, registration)
     os.close(registration)
     os.close(fd)
 
@@ -130,6 +131,24 @@ def test_a_mapping_that_is_not_registered_is_refused() -> None:
         pytest.raises(PermissionError),
     ):
         scan.scan()
+
+
+@needs_uffd
+def test_protection_is_taken_off_piece_by_piece(
+    tracked: Tracked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece that is left out, at the end or between two."""
+    monkeypatch.setattr(uffd, "_PIECE_BYTES", 7000 * PAGE_BYTES)
+    address = tracked.pages.ctypes.data
+    uffd.unprotect(tracked.fd, [(address, tracked.pages.nbytes)])
+    tracked.scan.scan()
+    uffd.unprotect(tracked.registration, [(address, tracked.pages.nbytes)])
+    for page in range(0, 20_000, 500):
+        with (
+            uffd.WrittenScan(os.getpid(), address + page * PAGE_BYTES, 500) as scan,
+            pytest.raises(PermissionError),
+        ):
+            scan.scan()
 
 
 @needs_uffd

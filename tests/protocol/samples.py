@@ -34,6 +34,7 @@ MESSAGES: list[AnyMessage] = [
         codec="zlib",
         verify="full",
         connections=2,
+        machine="",
     ),
     c.Welcome(endpoints=["tcp://127.0.0.1:1", "ipc:///a.1"], window=10),
     c.Endpoint(lane=1, endpoint="tcp://127.0.0.1:2"),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipeline.config.loading import load_config
-from pipeline.config.model import Config, FileGuest, SyntheticGuest
+from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -42,8 +42,12 @@ def leaves(data: object, prefix: str = "") -> dict[str, object]:
 
 
 def defaults() -> dict[str, object]:
-    """Dotted key → default as `check` prints it, of both kinds of guest."""
-    guests = (SyntheticGuest(kind="synthetic"), FileGuest(kind="file", path=Path("/x")))
+    """Dotted key → default as `check` prints it, of all kinds of guest."""
+    guests = (
+        SyntheticGuest(kind="synthetic"),
+        FileGuest(kind="file", path=Path("/x")),
+        QemuGuest(kind="qemu", qmp=Path("/x")),
+    )
     both: dict[str, object] = {}
     for guest in guests:
         both |= leaves(Config(guest=guest).model_dump(mode="json", by_alias=True))
@@ -80,7 +84,7 @@ def test_the_documentation_has_the_defaults() -> None:
     told = {key: yaml.load(text) for key, text in documented().items() if text}
     known = defaults()
     assert told == {key: known[key] for key in told}
-    assert set(documented()) - set(told) == {"guest.kind", "guest.path"}
+    assert set(documented()) - set(told) == {"guest.kind", "guest.path", "guest.qmp"}
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
@@ -89,8 +93,8 @@ def test_the_reference_has_every_key_with_its_default() -> None:
     loaded = load_config(path)
     assert loaded == load_config(None, ["guest.kind=synthetic"])
     written = set(leaves(YAML(typ="safe", pure=True).load(path)))
-    assert set(keys_of(Config)) - written == {"guest.path", "guest.pid"}
-    assert all(f"# {key}: " in path.read_text() for key in ("path", "pid"))
+    assert set(keys_of(Config)) - written == {"guest.path", "guest.pid", "guest.qmp"}
+    assert all(f"# {key}: " in path.read_text() for key in ("path", "pid", "qmp"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

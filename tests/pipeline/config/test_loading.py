@@ -212,7 +212,7 @@ def with_keys(dotted: str, value: str) -> list[str]:
     return [*kind, f"{dotted}={value}"]
 
 
-LATER_KEYS = ["convergence", "destination.data-ports", "destination.qmp", "guest.qmp"]
+LATER_KEYS = ["convergence", "destination.data-ports"]
 
 
 @pytest.mark.parametrize("key", LATER_KEYS)

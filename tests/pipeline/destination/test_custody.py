@@ -21,6 +21,7 @@ HELLO = Hello(
     codec="none",
     verify="off",
     connections=1,
+    machine="",
 )
 
 

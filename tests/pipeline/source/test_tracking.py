@@ -30,6 +30,10 @@ class Guest:
         """The reason."""
         return "this kernel is too old"
 
+    def disarm(self) -> None:
+        """Count it."""
+        self.armed -= 1
+
 
 @dataclass
 class Scan:

@@ -34,6 +34,7 @@ HELLO = c.Hello(
     codec="none",
     verify="full",
     connections=1,
+    machine="",
 )
 ROUND = c.RoundStart(round_no=1, first_seq=1)
 DEVICES = c.Devices(data=encode_sections([encode_global_state("paused")]), last=True)

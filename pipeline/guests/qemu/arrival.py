@@ -1,0 +1,177 @@
+"""A QEMU that waits to be filled: its memory by us, its device state by itself."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from pipeline.guests.base import GuestBlock, GuestStatistics
+from pipeline.guests.conversation import close_all
+from pipeline.guests.qemu import state
+from pipeline.guests.qemu.machine import destination_obstacles, machine_of, obstacles
+from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.ram import open_block
+from pipeline.guests.qemu.settings import Settings
+from pipeline.guests.qemu.source import let_run
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyEffect, LoadedQemu
+from protocol.control import BlockInfo
+from protocol.devices import Section
+from protocol.errors import GuestError, NoSuchGuest
+from protocol.limits import PAGE_BYTES
+
+END_S = 5.0
+ANNOUNCE = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
+"""QEMU's own defaults, in ms, for telling switches where the guest is now."""
+_WORDS_BYTES = 2000
+
+
+class QemuArrival:
+    """An ArrivingGuest: the machine whose monitor listens at `qmp`, started with `-incoming defer`.
+
+    `keep` is told what is about to be done to it. One that has taken a device state and was not
+    started is ended by `close`: nobody else may start it.
+    """
+
+    checks_itself = False
+
+    def __init__(self, qmp: Path, keep: Callable[[AnyEffect], None]) -> None:
+        self.name = f"the machine at {qmp}"
+        self.blocks: list[GuestBlock] = []
+        self._keep = keep
+        self._loaded = self._started = False
+        self._monitor = QemuMonitor(qmp)
+        try:
+            self.machine = self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self) -> str:
+        found = machine_of(self._monitor)
+        in_the_way = [*obstacles(self._monitor, found), *destination_obstacles(self._monitor)]
+        if in_the_way:
+            raise NoSuchGuest(f"{self.name} cannot be filled: {'; '.join(in_the_way)}")
+        for backend in found.memory:
+            self.blocks.append(open_block(backend, self.process.pid, writable=True))
+        return found.kind
+
+    def expect(self, machine: str, blocks: Sequence[BlockInfo]) -> None:
+        """GuestError where another machine comes than waits here; blocks as they come, from now."""
+        if machine != self.machine:
+            raise GuestError(f"{self.name} is {self.machine}; {machine} comes")
+        ours = {block.name: block for block in self.blocks}
+        for block in blocks:
+            pages = ours[block.name].pages if block.name in ours else 0
+            if pages != block.pages:
+                raise GuestError(
+                    f"{self.name} has {pages * PAGE_BYTES} bytes of memory {block.name},"
+                    f" {block.pages * PAGE_BYTES} come"
+                )
+        if len(blocks) != len(ours):
+            raise GuestError(f"{self.name} has memory that does not come: {', '.join(ours)}")
+        self.blocks = [ours[block.name] for block in blocks]
+
+    @property
+    def process(self) -> Process:
+        """The QEMU."""
+        return self._monitor.process
+
+    def load_devices(self, sections: list[Section]) -> None:
+        """Have it take the state; it stands still."""
+        if [(one.name, one.version) for one in sections] != [(state.SECTION, state.VERSION)]:
+            raise GuestError("what came is no device state of a QEMU")
+        settings, words = Settings(self._monitor), _Words(self.process.pid)
+        self._keep(settings.before)
+        self._keep(LoadedQemu(settings.before.qemu, settings.before.qmp))
+        try:
+            settings.change()
+            self._loaded = True
+            state.load(self._monitor, sections[0].payload)
+            settings.put_back()
+        except GuestError as error:
+            raise GuestError(f"the device state was refused: {words.said() or error}") from None
+        finally:
+            words.close()
+        if self.run_state() == "running":
+            raise GuestError("the machine has started by itself: -S is needed")
+
+    def begin(self, session: str, *, run: bool) -> bool:
+        """Have it run, or leave it as it is, for good."""
+        if self.run_state() == "running":
+            raise GuestError("somebody has let the machine run before it was given to it")
+        if run:
+            let_run(self._monitor)
+        self._started = True
+        return run
+
+    def announce(self) -> None:
+        """Have its network cards tell where it is."""
+        self._monitor.ask("announce-self", **ANNOUNCE)
+
+    def run_state(self) -> str:
+        """As QEMU has it."""
+        return str(self._monitor.ask("query-status")["status"])
+
+    def pause(self) -> None:
+        """Stop, until `go_on`."""
+        self._monitor.ask("stop")
+
+    def go_on(self) -> None:
+        """Run."""
+        let_run(self._monitor)
+
+    def is_dead(self) -> bool:
+        """Whether the QEMU has ended."""
+        return not self.process.is_alive
+
+    def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
+        """Nothing that could be asked."""
+        return None
+
+    def statistics(self) -> GuestStatistics:
+        """It tells nothing."""
+        return GuestStatistics()
+
+    def close(self) -> None:
+        """Let go of it; end one that has a state and was not started. Idempotent."""
+        if self._loaded and not self._started:
+            end(self._monitor)
+            self._loaded = False
+        close_all(block.fd for block in self.blocks)
+        self.blocks = []
+        self._monitor.close()
+
+
+def end(monitor: QemuMonitor) -> None:
+    """Have it end, and wait for that; one that hangs is left."""
+    with suppress(GuestError):
+        monitor.ask("quit")
+    until = monotonic() + END_S
+    while monitor.process.is_alive and monotonic() < until:
+        sleep(0.01)
+
+
+class _Words:
+    """What a QEMU says on its standard error, where that is a file, from now on."""
+
+    def __init__(self, pid: int) -> None:
+        self._fd = -1
+        with suppress(OSError):
+            path = Path(f"/proc/{pid}/fd/2")
+            if path.is_file():
+                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                os.lseek(self._fd, 0, os.SEEK_END)
+
+    def said(self) -> str:
+        """As one line."""
+        if self._fd < 0:
+            return ""
+        words = os.read(self._fd, _WORDS_BYTES).decode(errors="replace")
+        return "; ".join(filter(None, map(str.strip, words.splitlines())))
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -1,0 +1,146 @@
+"""The conversation with a QEMU at its QMP socket: each question has a deadline.
+
+The library speaks the protocol; its event loop runs while somebody waits for an answer, in whatever
+thread does, one at a time.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from pipeline.records.processes import Process, maybe_process
+from protocol.errors import GuestError, NoSuchGuest
+
+ANSWER_S = 10.0
+"""A QEMU that starts or stops its processors answers within a few ms, on a busy machine."""
+GREETING_S = 5.0
+LOST = (QMPError, OSError, EOFError)
+"""What the library raises when a connection ends, at once or when it is closed later."""
+_CREDENTIALS = struct.Struct("iii")
+
+T = TypeVar("T")
+
+
+class QemuRefused(GuestError):
+    """QEMU's own words why it does not do what it was asked: it has not been done."""
+
+
+class QemuMonitor:
+    """The monitor that listens at `path`; NoSuchGuest where none does, GuestError where it does
+    not answer.
+
+    A connection that was lost is made anew, once a question, to the same process and to no other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient("pageferry")
+        self._process: Process | None = None
+        try:
+            self._connect()
+        except BaseException:
+            self._loop.close()
+            raise
+
+    @property
+    def process(self) -> Process:
+        """The QEMU."""
+        assert self._process is not None
+        return self._process
+
+    def ask(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - as QEMU has it
+        """What `command` returns; underlines in names are dashes. QemuRefused where QEMU says no,
+        GuestError where it says nothing."""
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        try:
+            return self._execute(command, named)
+        except LOST:
+            self._connect()
+        try:
+            return self._execute(command, named)
+        except LOST as error:
+            raise GuestError(f"{self.path}: {command}: {error}") from None
+
+    def _execute(self, command: str, arguments: dict[str, object]) -> object:
+        try:
+            return self._run(self._client.execute(command, arguments), ANSWER_S)
+        except ExecuteError as error:
+            raise QemuRefused(f"QEMU refuses {command}: {error}") from None
+        except TimeoutError:
+            raise GuestError(f"QEMU has not answered {command} within {ANSWER_S:g} s") from None
+
+    def give(self, name: str, fd: int) -> None:
+        """Let QEMU have a copy of descriptor `fd`, which `fd:name` is from then on."""
+        self.ask("query-status")  # a connection that was lost is made anew
+        self._client.send_fd_scm(fd)
+        self.ask("getfd", fdname=name)
+
+    def _connect(self) -> None:
+        with suppress(TimeoutError, *LOST):
+            self._run(self._client.disconnect(), GREETING_S)
+        connection = _connection(self.path)
+        connection.setblocking(False)
+        try:
+            process = _peer(connection)
+            if self._process is not None and process != self._process:
+                raise GuestError(f"{self.path}: another QEMU listens there now")
+            self._run(self._client.connect(connection), GREETING_S)
+        except TimeoutError:
+            connection.close()
+            raise GuestError(
+                f"{self.path}: no greeting: QEMU talks to one client at a time, and has one there;"
+                " give it another -qmp"
+            ) from None
+        except (GuestError, *LOST) as error:
+            connection.close()
+            raise GuestError(f"{self.path} does not speak QMP: {error}") from None
+        self._process = process
+
+    def _run(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
+        return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
+
+    def close(self) -> None:
+        """Ask nothing more. Idempotent."""
+        if self._loop.is_closed():
+            return
+        with suppress(TimeoutError, *LOST):
+            self._run(self._client.disconnect(), GREETING_S)
+        self._loop.close()
+
+
+def process_at(path: Path) -> Process:
+    """The QEMU whose monitor listens at `path`; NoSuchGuest where none does."""
+    connection = _connection(path)
+    try:
+        return _peer(connection)
+    finally:
+        connection.close()
+
+
+def _connection(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(GREETING_S)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise NoSuchGuest(f"no QEMU listens at {path}: {error.strerror}") from None
+    return connection
+
+
+def _peer(connection: socket.socket) -> Process:
+    """Who listens there, or did when the socket was made."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid = _CREDENTIALS.unpack(packed)[0]
+    process = maybe_process(pid) if pid else None
+    if process is None or process.pid == os.getpid():
+        raise GuestError("the process that made the socket is gone")
+    return process

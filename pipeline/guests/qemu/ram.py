@@ -1,0 +1,98 @@
+"""The memory of a QEMU: which blocks it has, and the file that each of them is."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.file_users import FileMapping, is_covered, mappings_of
+from pipeline.guests.base import GuestBlock
+from pipeline.guests.qemu.monitor import QemuMonitor
+from protocol.errors import GuestError
+from protocol.limits import PAGE_BYTES
+
+FILE_BACKEND = "memory-backend-file"
+BACKEND = "memory-backend-"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A memory object of a QEMU: its id, type and size, whether it is shared, the path it names."""
+
+    name: str
+    kind: str
+    size_bytes: int
+    shared: bool
+    path: str
+
+    def obstacle(self) -> str | None:
+        """Why it cannot be read, or filled, from outside; None where it can."""
+        if self.kind != FILE_BACKEND:
+            return f"memory {self.name} is a {self.kind}, not a {FILE_BACKEND}"
+        if not self.shared:
+            return f"memory {self.name} is not shared: share=on"
+        if self.size_bytes % PAGE_BYTES:
+            return f"memory {self.name} has {self.size_bytes} bytes, no multiple of {PAGE_BYTES}"
+        return None
+
+
+def backends(monitor: QemuMonitor) -> list[Backend]:
+    """All memory objects, by name."""
+    listed = monitor.ask("qom-list", path="/objects")
+    found = [(one["name"], one["type"].removeprefix("child<").removesuffix(">")) for one in listed]
+    return sorted(
+        (_backend(monitor, name, kind) for name, kind in found if kind.startswith(BACKEND)),
+        key=lambda backend: backend.name,
+    )
+
+
+def _backend(monitor: QemuMonitor, name: str, kind: str) -> Backend:
+    def get(key: str) -> object:
+        return monitor.ask("qom-get", path=f"/objects/{name}", property=key)
+
+    path = str(get("mem-path")) if kind == FILE_BACKEND else ""
+    return Backend(name, kind, int(str(get("size"))), bool(get("share")), path)
+
+
+def open_block(backend: Backend, pid: int, *, writable: bool) -> GuestBlock:
+    """The file of a backend that has no obstacle; the descriptor is the caller's.
+
+    Its path may be a folder, or of a file that was removed: what counts is what the process has
+    mapped. GuestError where that cannot be had.
+    """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+    for path in [Path(backend.path), *_descriptors(pid, backend)]:
+        try:
+            fd = os.open(path, flags)
+        except OSError:
+            continue
+        if os.fstat(fd).st_size >= backend.size_bytes and _is_all_mapped(pid, fd, backend):
+            return GuestBlock(backend.name, backend.size_bytes // PAGE_BYTES, fd)
+        os.close(fd)
+    raise GuestError(
+        f"memory {backend.name}: the file {backend.path} that process {pid} has mapped cannot be"
+        " opened"
+    )
+
+
+def whole_mapping(pid: int, block: GuestBlock) -> FileMapping | None:
+    """Where a process has the whole block mapped in one piece; None where it has not."""
+    size_bytes = block.pages * PAGE_BYTES
+    for mapping in mappings_of(pid, block.fd):
+        if mapping.shared and mapping.offset == 0 and mapping.length >= size_bytes:
+            return mapping
+    return None
+
+
+def _is_all_mapped(pid: int, fd: int, backend: Backend) -> bool:
+    return is_covered(mappings_of(pid, fd), backend.size_bytes)
+
+
+def _descriptors(pid: int, backend: Backend) -> list[Path]:
+    """What the process has open below the path that the backend names."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if str(path.readlink()).startswith(backend.path):
+                found.append(path)
+    return found

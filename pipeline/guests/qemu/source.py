@@ -1,0 +1,197 @@
+"""A QEMU that is to leave: an unmodified machine, driven by way of its monitor."""
+
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
+from pipeline.guests.conversation import close_all
+from pipeline.guests.qemu import state
+from pipeline.guests.qemu.machine import machine_of, obstacles, source_obstacles
+from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.ram import open_block, whole_mapping
+from pipeline.guests.qemu.settings import Settings
+from pipeline.injection.attach import Attached, attach, why_not
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyEffect, StoppedQemu
+from protocol.devices import Section
+from protocol.errors import GuestError, NoSuchGuest
+from protocol.limits import PAGE_BYTES
+
+STATE_S = 5.0
+_LOOK_S = 0.001
+SANDBOXED = True
+"""QEMU's own filter (-sandbox on) lists what it forbids; userfaultfd and close are not there."""
+
+
+class QemuGuest:
+    """A SourceGuest: the machine whose monitor listens at `qmp`.
+
+    NoSuchGuest, with all that is in the way, for one that cannot leave. Where it was given away,
+    it stays as it is, or `quits`.
+    """
+
+    kind = "qemu"
+    can_stop = True
+    socket: str | None = None
+
+    def __init__(self, qmp: Path, *, quits: bool = False) -> None:
+        self.name = f"the machine at {qmp}"
+        self.blocks: list[GuestBlock] = []
+        self._quits = quits
+        self._attached: list[Attached] = []
+        self._refusal = ""
+        self._run_state: str | None = None
+        self._monitor = QemuMonitor(qmp)
+        try:
+            self.machine = self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self) -> str:
+        """Open its memory; what the other end has to be like."""
+        found = machine_of(self._monitor)
+        in_the_way = [*obstacles(self._monitor, found), *source_obstacles(self._monitor)]
+        if in_the_way:
+            raise NoSuchGuest(f"{self.name} cannot move: {'; '.join(in_the_way)}")
+        for backend in found.memory:
+            self.blocks.append(open_block(backend, self.process.pid, writable=False))
+        return found.kind
+
+    @property
+    def process(self) -> Process:
+        """The QEMU."""
+        return self._monitor.process
+
+    @property
+    def unsavable(self) -> str | None:
+        """What blocks its migration now."""
+        return "; ".join(source_obstacles(self._monitor)) or None
+
+    def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
+        """Its settings are changed while its state is saved; one that runs is stopped."""
+        before = Settings(self._monitor).before
+        if run_state != "running":
+            return (before,)
+        return before, StoppedQemu(before.qemu, before.qmp)
+
+    def tell_session(self, session: str | None) -> None:
+        """It does not ask."""
+
+    def arm(self) -> list[Mapping]:
+        """Have its memory write-protected from outside; empty where that cannot be had."""
+        try:
+            return self._arm()
+        except (GuestError, OSError) as error:
+            self._refusal = str(error)
+            self.disarm()
+            return []
+
+    def _arm(self) -> list[Mapping]:
+        pid, mappings = self.process.pid, []
+        for number, block in enumerate(self.blocks):
+            mapping = whole_mapping(pid, block)
+            if mapping is None:
+                raise GuestError(f"memory {block.name} is not mapped in one piece")
+            mappings.append(Mapping(number, pid, mapping.address))
+        ranges = [(m.address, self.blocks[m.block].pages * PAGE_BYTES) for m in mappings]
+        self._attached = [attach(pid, ranges, sandboxed=SANDBOXED)]
+        return mappings
+
+    def disarm(self) -> None:
+        """Take the protection off. Idempotent."""
+        for one in self._attached:
+            one.close()
+        self._attached = []
+
+    def why_not_armed(self) -> str:
+        """What stood in the way."""
+        return self._refusal
+
+    def why_no_uffd(self) -> str | None:
+        """What would stand in the way of a tracer."""
+        return why_not(self.process.pid, sandboxed=SANDBOXED)
+
+    def is_dead(self) -> bool:
+        """Whether the QEMU has ended."""
+        return not self.process.is_alive
+
+    def run_state(self) -> str:
+        """As QEMU has it."""
+        return str(self._monitor.ask("query-status")["status"])
+
+    def stop(self) -> str:
+        """Stop its processors; the run state that it had when it was first stopped."""
+        before = self.run_state()
+        if before == "suspended":
+            self._monitor.ask("system_wakeup")
+            before = "running"
+        self._run_state = self._run_state or before
+        self._monitor.ask("stop")
+        return self._run_state
+
+    def check_stopped(self) -> None:
+        """GuestError where somebody else has let it go on."""
+        if self.run_state() == "running":
+            raise GuestError("somebody has let the machine go on while it was moved")
+
+    def resume(self) -> None:
+        """Undo `stop`."""
+        if self._run_state == "running":
+            let_run(self._monitor)
+        self._run_state = None
+
+    def pause(self) -> None:
+        """Stop, until `go_on`."""
+        self._monitor.ask("stop")
+        self._run_state = None
+
+    def go_on(self) -> None:
+        """Run."""
+        let_run(self._monitor)
+        self._run_state = None
+
+    def leave(self) -> None:
+        """It runs elsewhere: it stays as it is, or ends."""
+        if self._quits:
+            with suppress(GuestError):  # it may be gone before it has answered
+                self._monitor.ask("quit")
+
+    def save_devices(self) -> list[Section]:
+        """Its device state, as it saves it by itself; its memory must be what it was."""
+        self._check_memory()
+        settings = Settings(self._monitor)
+        try:
+            settings.change()
+            saved = state.save(self._monitor)
+        finally:
+            settings.put_back()
+        return [Section(state.SECTION, 0, state.VERSION, saved)]
+
+    def _check_memory(self) -> None:
+        found = machine_of(self._monitor)
+        there = {one.name: one.size_bytes // PAGE_BYTES for one in found.memory}
+        if there != {block.name: block.pages for block in self.blocks}:
+            raise GuestError("the machine has other memory than when its migration began")
+
+    def statistics(self) -> GuestStatistics:
+        """It tells nothing."""
+        return GuestStatistics()
+
+    def close(self) -> None:
+        """Let go of it, as it is. Idempotent."""
+        self.disarm()
+        close_all(block.fd for block in self.blocks)
+        self.blocks = []
+        self._monitor.close()
+
+
+def let_run(monitor: QemuMonitor) -> None:
+    """Have it run, whatever kept it; GuestError where it does not."""
+    monitor.ask("cont")
+    until = monotonic() + STATE_S
+    while (found := monitor.ask("query-status"))["status"] != "running":
+        if monotonic() > until:
+            raise GuestError(f"the machine was told to run and is {found['status']}")
+        sleep(_LOOK_S)

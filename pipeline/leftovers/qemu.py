@@ -1,0 +1,52 @@
+"""How what a session did to a QEMU is undone, and what one says of a start, by its monitor."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.guests.qemu import state
+from pipeline.guests.qemu.arrival import end
+from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.settings import put_back
+from pipeline.guests.qemu.source import let_run
+from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, StoppedQemu
+from protocol.errors import GuestError
+
+
+def undo_qemu(effect: AnyQemuEffect) -> None:
+    """Put it right; nothing, where the QEMU has ended. GuestError where it does not answer."""
+    if not effect.qemu.is_alive:
+        return
+    with _monitor(effect) as monitor:
+        match effect:
+            case ChangedQemu():
+                state.cancel(monitor)
+                put_back(monitor, effect)
+            case StoppedQemu():
+                let_run(monitor)
+            case LoadedQemu():
+                if not _runs(monitor):
+                    end(monitor)
+
+
+def has_started(loaded: LoadedQemu) -> bool:
+    """Whether a machine that has taken a guest's state runs; GuestError where it does not say."""
+    if not loaded.qemu.is_alive:
+        return False
+    with _monitor(loaded) as monitor:
+        return _runs(monitor)
+
+
+def _runs(monitor: QemuMonitor) -> bool:
+    return bool(monitor.ask("query-status")["running"])
+
+
+@contextmanager
+def _monitor(effect: AnyQemuEffect) -> Iterator[QemuMonitor]:
+    monitor = QemuMonitor(Path(effect.qmp))
+    try:
+        if monitor.process != effect.qemu:
+            raise GuestError(f"process {effect.qemu.pid} is not the QEMU at {effect.qmp} any more")
+        yield monitor
+    finally:
+        monitor.close()

@@ -1,0 +1,34 @@
+"""`pageferry check --probe`: what was seen of a guest, in lines that are YAML, too."""
+
+import os
+
+from pipeline.config.model import Config
+from pipeline.config.units import format_bytes
+from pipeline.source.probe import Probe
+
+
+def report(found: Probe, config: Config) -> str:
+    """A document of its own behind the configuration."""
+    lines = ["---", f"can-move: {str(not found.in_the_way).lower()}"]
+    lines += ["in-the-way:"] * bool(found.in_the_way)
+    lines += [f"- {reason}" for reason in found.in_the_way]
+    if found.run_state is not None:
+        lines += _facts(found, config)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _facts(found: Probe, config: Config) -> list[str]:
+    facts = [
+        f"run-state: {found.run_state}",
+        f"memory: {format_bytes(found.memory_bytes)}",
+        f"tracker: {found.tracker}",
+        f"tracker-reason: {found.tracker_reason}",
+        f"dirty-rate: {format_bytes(found.dirty_rate)}  # a second, by a sample of its pages",
+    ]
+    pass_ms = found.hash_pass_ms / len(os.sched_getaffinity(0))
+    limit_ms = config.parameters.downtime_limit
+    if config.verify == "full":
+        facts.append(f"hash-pass: {pass_ms:.0f} ms  # while it stands still: verify is full")
+        if pass_ms >= limit_ms:
+            facts.append(f"# that alone is more than the downtime-limit of {limit_ms} ms")
+    return facts

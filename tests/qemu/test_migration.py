@@ -1,0 +1,22 @@
+"""A real QEMU moves through the pipeline: its guest goes on where it was, nothing damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.pairs import GUEST, pair
+from tests.system.migrations import Command
+
+
+@pytest.mark.parametrize("tracker", ["hash", "uffd"])
+def test_it_moves(folder: Path, tracker: str) -> None:
+    """A guest that starts anew, twice or nowhere, or whose memory was damaged on the way."""
+    with pair(folder) as machines:
+        with Command(folder, "run", config=machines.config(tracker=tracker)) as run:
+            assert run.code() == 0, run.words
+            result = run.result()
+        machines.assert_moved(GUEST.ticks_of_a_pass)
+        assert (machines.here.status(), result.tracker) == ("postmigrate", tracker)
+        assert (result.verified, result.self_check) == (True, None)
+        gap_ms = machines.here.gap(machines.there)[0] * 1000
+        assert abs(gap_ms - (result.downtime or 0)) <= max(30, 0.2 * gap_ms)
