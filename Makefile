@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: quickstart demo-qemu test test-more test-slow lint mutants simulate cancels benchmark clean
+.PHONY: quickstart demo-qemu test test-more test-slow lint mutants simulate cancels kills benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
@@ -32,6 +32,9 @@ simulate: $(VENV)/installed
 
 cancels: $(VENV)/installed
 	PAGEFERRY_CANCELS=500 $(BIN)/python -m pytest -q tests/faults/test_cancels.py
+
+kills: $(VENV)/installed
+	PAGEFERRY_KILLS=100 $(BIN)/python -m pytest -q -m more tests/qemu/test_kills.py
 
 benchmark: $(VENV)/installed
 	$(BIN)/python -m benchmarks.against_qemu

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.arrival import end
+from pipeline.guests.qemu.attached import let_run
 from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.guests.qemu.settings import put_back
-from pipeline.guests.qemu.source import let_run
 from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, StoppedQemu
 from protocol.errors import GuestError
 

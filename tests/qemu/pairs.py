@@ -1,16 +1,20 @@
 """Two machines that a test moves a guest between, and what they have to be like afterwards."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.pipeline.guests.helpers import wait_until
-from tests.qemu.machine import Qemu
+from tests.qemu.machine import QEMU, Qemu
 from tests.qemu.sector import Guest
 from tests.system.migrations import settings
 
 GUEST = Guest(mib=64, working=range(1024, 2048), dirty_rate=2000, tick_ms=5)
+needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
 SETTINGS = ("query-migrate-capabilities", "query-migrate-parameters")
 
 

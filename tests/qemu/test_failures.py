@@ -1,6 +1,7 @@
 """Whatever fails, the machine runs on at the source, with its settings and nothing attached."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,13 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from pipeline.injection.ptrace import take_descriptor
 from tests.pipeline.guests.helpers import wait_until
 from tests.qemu.machine import Qemu
-from tests.qemu.pairs import GUEST, Pair, pair
+from tests.qemu.pairs import GUEST, Pair, needs_qemu, pair
 from tests.qemu.sector import Guest
 from tests.system.migrations import END_S, Command
+
+pytestmark = [pytest.mark.more, needs_qemu]
 
 SLOW = {"max-bandwidth": "128KiB"}
 
@@ -67,16 +71,21 @@ def test_it_is_cancelled(folder: Path) -> None:
         assert machines.there.status() == "inmigrate"
 
 
+def kill_while_it_loads(folder: Path, machines: Pair) -> None:
+    """Migrate, and kill the destination's machine when it is given its device state."""
+    with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
+        run.wait_for("round 1")
+        psutil.Process(machines.there.process.pid).suspend()
+        wait_until(lambda: machines.here.status() == "postmigrate", END_S)
+        machines.there.process.kill()
+        assert run.code() == 1, run.words
+    machines.assert_stayed()
+
+
 def test_the_destination_is_killed_while_it_loads(folder: Path) -> None:
     """A source that gives its machine away, or leaves it stopped, though nobody has taken it."""
     with pair(folder) as machines:
-        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
-            run.wait_for("round 1")
-            psutil.Process(machines.there.process.pid).suspend()
-            wait_until(lambda: machines.here.status() == "postmigrate", END_S)
-            machines.there.process.kill()
-            assert run.code() == 1, run.words
-        machines.assert_stayed()
+        kill_while_it_loads(folder, machines)
 
 
 def hang_up(machine: Qemu) -> None:
@@ -117,16 +126,12 @@ def test_a_connection_that_is_lost_is_made_anew(folder: Path) -> None:
 
 def test_its_disk_can_be_written_after_a_failure(folder: Path) -> None:
     """A disk whose lock the destination has, so that the machine cannot go on at the source."""
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-img is not installed")
     disk = folder / "disk"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"], check=True)
     with pair(folder, disk=disk) as machines:
-        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
-            run.wait_for("round 1")
-            psutil.Process(machines.there.process.pid).suspend()
-            wait_until(lambda: machines.here.status() == "postmigrate", END_S)
-            machines.there.process.kill()
-            assert run.code() == 1, run.words
-        machines.assert_stayed()
+        kill_while_it_loads(folder, machines)
         write(machines.here, disk, 0xAB)
         with Qemu(folder, "again", GUEST, incoming=True, disk=disk) as there:
             again = machines.config() | {"destination": {"qmp": str(there.qmp)}}

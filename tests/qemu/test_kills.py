@@ -15,7 +15,7 @@ from pipeline.records.store import state_folder
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import wait_until
 from tests.qemu.machine import Qemu
-from tests.qemu.pairs import GUEST, Pair, is_dead
+from tests.qemu.pairs import GUEST, Pair, is_dead, needs_qemu
 from tests.system.migrations import Command
 
 KILLS = int(os.environ.get("PAGEFERRY_KILLS", "5"))
@@ -56,6 +56,8 @@ def killed(folder: Path, machines: Pair, after_s: float) -> bool:
     return moved
 
 
+@needs_qemu
+@pytest.mark.more
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_it_is_killed_at_any_moment(folder: Path) -> None:
     """A machine that stands still for ever, runs twice, or whose next save leaves out memory."""

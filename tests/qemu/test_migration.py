@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.pairs import GUEST, pair
+from tests.qemu.pairs import GUEST, needs_qemu, pair
 from tests.system.migrations import Command
 
 
+@needs_qemu
 @pytest.mark.parametrize("tracker", ["hash", "uffd"])
 def test_it_moves(folder: Path, tracker: str) -> None:
     """A guest that starts anew, twice or nowhere, or whose memory was damaged on the way."""

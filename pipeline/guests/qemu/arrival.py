@@ -6,19 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from pipeline.guests.base import GuestBlock, GuestStatistics
-from pipeline.guests.conversation import close_all
 from pipeline.guests.qemu import state
-from pipeline.guests.qemu.machine import destination_obstacles, machine_of, obstacles
+from pipeline.guests.qemu.attached import AttachedQemu, let_run
+from pipeline.guests.qemu.machine import destination_obstacles
 from pipeline.guests.qemu.monitor import QemuMonitor
-from pipeline.guests.qemu.ram import open_block
 from pipeline.guests.qemu.settings import Settings
-from pipeline.guests.qemu.source import let_run
-from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, LoadedQemu
 from protocol.control import BlockInfo
 from protocol.devices import Section
-from protocol.errors import GuestError, NoSuchGuest
+from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
 
 END_S = 5.0
@@ -27,7 +23,7 @@ ANNOUNCE = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
 _WORDS_BYTES = 2000
 
 
-class QemuArrival:
+class QemuArrival(AttachedQemu):
     """An ArrivingGuest: the machine whose monitor listens at `qmp`, started with `-incoming defer`.
 
     `keep` is told what is about to be done to it. One that has taken a device state and was not
@@ -37,25 +33,9 @@ class QemuArrival:
     checks_itself = False
 
     def __init__(self, qmp: Path, keep: Callable[[AnyEffect], None]) -> None:
-        self.name = f"the machine at {qmp}"
-        self.blocks: list[GuestBlock] = []
         self._keep = keep
         self._loaded = self._started = False
-        self._monitor = QemuMonitor(qmp)
-        try:
-            self.machine = self._look()
-        except BaseException:
-            self.close()
-            raise
-
-    def _look(self) -> str:
-        found = machine_of(self._monitor)
-        in_the_way = [*obstacles(self._monitor, found), *destination_obstacles(self._monitor)]
-        if in_the_way:
-            raise NoSuchGuest(f"{self.name} cannot be filled: {'; '.join(in_the_way)}")
-        for backend in found.memory:
-            self.blocks.append(open_block(backend, self.process.pid, writable=True))
-        return found.kind
+        super().__init__(qmp, destination_obstacles, writable=True)
 
     def expect(self, machine: str, blocks: Sequence[BlockInfo]) -> None:
         """GuestError where another machine comes than waits here; blocks as they come, from now."""
@@ -72,11 +52,6 @@ class QemuArrival:
         if len(blocks) != len(ours):
             raise GuestError(f"{self.name} has memory that does not come: {', '.join(ours)}")
         self.blocks = [ours[block.name] for block in blocks]
-
-    @property
-    def process(self) -> Process:
-        """The QEMU."""
-        return self._monitor.process
 
     def load_devices(self, sections: list[Section]) -> None:
         """Have it take the state; it stands still."""
@@ -110,38 +85,16 @@ class QemuArrival:
         """Have its network cards tell where it is."""
         self._monitor.ask("announce-self", **ANNOUNCE)
 
-    def run_state(self) -> str:
-        """As QEMU has it."""
-        return str(self._monitor.ask("query-status")["status"])
-
-    def pause(self) -> None:
-        """Stop, until `go_on`."""
-        self._monitor.ask("stop")
-
-    def go_on(self) -> None:
-        """Run."""
-        let_run(self._monitor)
-
-    def is_dead(self) -> bool:
-        """Whether the QEMU has ended."""
-        return not self.process.is_alive
-
     def self_check(self, meanwhile: Callable[[], object] = lambda: None) -> str | None:
         """Nothing that could be asked."""
         return None
-
-    def statistics(self) -> GuestStatistics:
-        """It tells nothing."""
-        return GuestStatistics()
 
     def close(self) -> None:
         """Let go of it; end one that has a state and was not started. Idempotent."""
         if self._loaded and not self._started:
             end(self._monitor)
             self._loaded = False
-        close_all(block.fd for block in self.blocks)
-        self.blocks = []
-        self._monitor.close()
+        self._let_go()
 
 
 def end(monitor: QemuMonitor) -> None:

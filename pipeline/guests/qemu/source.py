@@ -2,67 +2,40 @@
 
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
 
-from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.conversation import close_all
+from pipeline.guests.base import Mapping
 from pipeline.guests.qemu import state
-from pipeline.guests.qemu.machine import machine_of, obstacles, source_obstacles
-from pipeline.guests.qemu.monitor import QemuMonitor
-from pipeline.guests.qemu.ram import open_block, whole_mapping
+from pipeline.guests.qemu.attached import AttachedQemu, let_run
+from pipeline.guests.qemu.machine import machine_of, source_obstacles
+from pipeline.guests.qemu.ram import whole_mapping
 from pipeline.guests.qemu.settings import Settings
 from pipeline.injection.attach import Attached, attach, why_not
-from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, StoppedQemu
 from protocol.devices import Section
-from protocol.errors import GuestError, NoSuchGuest
+from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
 
-STATE_S = 5.0
-_LOOK_S = 0.001
 SANDBOXED = True
 """QEMU's own filter (-sandbox on) lists what it forbids; userfaultfd and close are not there."""
 
 
-class QemuGuest:
+class QemuGuest(AttachedQemu):
     """A SourceGuest: the machine whose monitor listens at `qmp`.
 
     NoSuchGuest, with all that is in the way, for one that cannot leave. Where it was given away,
     it stays as it is, or `quits`.
     """
 
-    kind = "qemu"
     can_stop = True
     socket: str | None = None
 
     def __init__(self, qmp: Path, *, quits: bool = False) -> None:
-        self.name = f"the machine at {qmp}"
-        self.blocks: list[GuestBlock] = []
         self._quits = quits
         self._attached: list[Attached] = []
         self._refusal = ""
         self._run_state: str | None = None
-        self._monitor = QemuMonitor(qmp)
-        try:
-            self.machine = self._look()
-        except BaseException:
-            self.close()
-            raise
-
-    def _look(self) -> str:
-        """Open its memory; what the other end has to be like."""
-        found = machine_of(self._monitor)
-        in_the_way = [*obstacles(self._monitor, found), *source_obstacles(self._monitor)]
-        if in_the_way:
-            raise NoSuchGuest(f"{self.name} cannot move: {'; '.join(in_the_way)}")
-        for backend in found.memory:
-            self.blocks.append(open_block(backend, self.process.pid, writable=False))
-        return found.kind
-
-    @property
-    def process(self) -> Process:
-        """The QEMU."""
-        return self._monitor.process
+        self._settings: Settings | None = None
+        super().__init__(qmp, source_obstacles, writable=False)
 
     @property
     def unsavable(self) -> str | None:
@@ -113,14 +86,6 @@ class QemuGuest:
         """What would stand in the way of a tracer."""
         return why_not(self.process.pid, sandboxed=SANDBOXED)
 
-    def is_dead(self) -> bool:
-        """Whether the QEMU has ended."""
-        return not self.process.is_alive
-
-    def run_state(self) -> str:
-        """As QEMU has it."""
-        return str(self._monitor.ask("query-status")["status"])
-
     def stop(self) -> str:
         """Stop its processors; the run state that it had when it was first stopped."""
         before = self.run_state()
@@ -137,19 +102,21 @@ class QemuGuest:
             raise GuestError("somebody has let the machine go on while it was moved")
 
     def resume(self) -> None:
-        """Undo `stop`."""
+        """Undo `stop`, and what could not be undone of settings."""
+        if self._settings is not None:
+            self._settings.put_back()
         if self._run_state == "running":
             let_run(self._monitor)
         self._run_state = None
 
     def pause(self) -> None:
         """Stop, until `go_on`."""
-        self._monitor.ask("stop")
+        super().pause()
         self._run_state = None
 
     def go_on(self) -> None:
         """Run."""
-        let_run(self._monitor)
+        super().go_on()
         self._run_state = None
 
     def leave(self) -> None:
@@ -161,12 +128,12 @@ class QemuGuest:
     def save_devices(self) -> list[Section]:
         """Its device state, as it saves it by itself; its memory must be what it was."""
         self._check_memory()
-        settings = Settings(self._monitor)
+        self._settings = Settings(self._monitor)
         try:
-            settings.change()
+            self._settings.change()
             saved = state.save(self._monitor)
         finally:
-            settings.put_back()
+            self._settings.put_back()
         return [Section(state.SECTION, 0, state.VERSION, saved)]
 
     def _check_memory(self) -> None:
@@ -175,23 +142,7 @@ class QemuGuest:
         if there != {block.name: block.pages for block in self.blocks}:
             raise GuestError("the machine has other memory than when its migration began")
 
-    def statistics(self) -> GuestStatistics:
-        """It tells nothing."""
-        return GuestStatistics()
-
     def close(self) -> None:
         """Let go of it, as it is. Idempotent."""
         self.disarm()
-        close_all(block.fd for block in self.blocks)
-        self.blocks = []
-        self._monitor.close()
-
-
-def let_run(monitor: QemuMonitor) -> None:
-    """Have it run, whatever kept it; GuestError where it does not."""
-    monitor.ask("cont")
-    until = monotonic() + STATE_S
-    while (found := monitor.ask("query-status"))["status"] != "running":
-        if monotonic() > until:
-            raise GuestError(f"the machine was told to run and is {found['status']}")
-        sleep(_LOOK_S)
+        self._let_go()
