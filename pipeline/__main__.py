@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+from pipeline.descriptors import note_inherited
+
 
 def import_from_here_alone() -> None:
     """No process that is started from now on runs code that lies in the current folder."""
@@ -15,6 +17,7 @@ def import_from_here_alone() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
+    note_inherited()
     import_from_here_alone()
     try:
         from pipeline.shell.cli import run_command
@@ -22,6 +25,9 @@ def main() -> None:
         raise SystemExit(run_command())
     except KeyboardInterrupt:  # so early that nobody else heard it
         raise SystemExit(130) from None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # how it has ended is decided
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

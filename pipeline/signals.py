@@ -9,6 +9,26 @@ from threading import current_thread, main_thread
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Flag:
+    """What somebody asks for, from a thread or a signal's handler: it takes no lock, for which the
+    handler of a second signal would wait for ever, in the middle of the first one's."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether it is asked for."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Ask for it."""
+        self._is_set = True
+
+    def clear(self) -> None:
+        """It is not asked for any more."""
+        self._is_set = False
+
+
 @contextmanager
 def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
     """While this lasts a signal calls `cancel`; outside the main thread nothing changes."""

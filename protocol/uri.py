@@ -183,3 +183,9 @@ _PARSERS: dict[str, Callable[[str, str], Uri]] = {
 def plain_endpoint(endpoint: str) -> str:
     """`endpoint` with an IPv4 address as people write it, where a socket shows it as IPv6."""
     return _MAPPED_ADDRESS.sub(lambda match: f"tcp://{match['ipv4']}:", endpoint)
+
+
+def uri_of(endpoint: str) -> str:
+    """The URI of a ZeroMQ endpoint."""
+    scheme, _, place = endpoint.partition("://")
+    return f"{'unix' if scheme == 'ipc' else scheme}:{place}"

@@ -18,6 +18,8 @@ PUBLIC, SECRET = f"{NAME}.key", f"{NAME}.key_secret"
 OTHERS = 0o077
 """The modes by which group or others may do anything."""
 Z85_CHARACTERS = 40
+KEY_FILE_BYTES = 4096
+"""What keygen makes has 500."""
 
 
 def make_keys(folder: Path) -> bytes:
@@ -48,7 +50,7 @@ def read_pair(folder: Path) -> KeyPair:
     """The pair in `folder`; ConfigError where it is none, or others may look at it."""
     path = folder / SECRET
     for place, mode in ((folder, 0o700), (path, 0o600)):
-        if not place.exists():
+        if not _is_there(place):
             raise ConfigError(
                 f"security.keys: there is no {place}: `pageferry keygen {folder}` makes a pair"
             )
@@ -57,6 +59,14 @@ def read_pair(folder: Path) -> KeyPair:
     if secret is None or not _is_key(secret) or zmq.curve_public(secret) != public:
         raise ConfigError(f"security.keys: {path} holds no pair of keys")
     return KeyPair(public, secret)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is seen; of a name that cannot be, or in a closed folder, nothing is."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_private(path: Path, wanted: int) -> None:
@@ -71,8 +81,8 @@ def _check_private(path: Path, wanted: int) -> None:
 def read_peer(text: str) -> bytes:
     """The public key in the file `text`, or that `text` is; ConfigError where it is neither."""
     path = Path(text)
-    if not path.is_file():
-        if _is_key(text.encode()):
+    if not _is_there(path) or not path.is_file():
+        if _is_key(text.encode(errors="replace")):
             return text.encode()
         raise ConfigError(
             f"security.peers: {text!r} is neither a file nor a key of {Z85_CHARACTERS} characters"
@@ -88,6 +98,8 @@ def read_peer(text: str) -> bytes:
 
 def _load(path: Path, key: str) -> tuple[bytes, bytes | None]:
     try:
+        if not path.is_file() or path.stat().st_size > KEY_FILE_BYTES:
+            raise ValueError
         public, secret = load_certificate(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "expected a file that keygen made"

@@ -38,9 +38,11 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         if (hello.kind == "qemu") != (qmp is not None):
             where = "nothing" if qmp is None else f"a QEMU at {qmp}"
             raise GuestError(f"{where} waits here for a guest of kind {hello.kind}")
+        if socket is not None and hello.kind != "synthetic":
+            raise GuestError(f"a synthetic guest waits at {socket}, one of kind {hello.kind} comes")
         if qmp is not None:
             guest: ArrivingGuest = _qemu(qmp, hello, record)
-        elif hello.kind == "synthetic" and socket is not None:
+        elif socket is not None:
             process = process_at(socket)
             clear_way(lambda earlier: earlier.guest == process)
             guest = _attached(socket, hello, record)
@@ -49,7 +51,11 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
             if path is not None:
                 _make_place(path, record)
             guest = _land(hello, path)
-        record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
+        try:
+            record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
+        except MigrationError:
+            guest.close()
+            raise
         return guest
 
     return make

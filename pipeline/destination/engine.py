@@ -7,7 +7,6 @@ and the arrival fills memory.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 import zmq
 
@@ -18,6 +17,7 @@ from pipeline.destination.landing import Landing
 from pipeline.destination.pump import IncomingPump
 from pipeline.destination.reassembly import Reassembly
 from pipeline.guests.base import GuestBlock
+from pipeline.signals import Flag
 from pipeline.unix_sockets import check_free
 from protocol import control as c
 from protocol.errors import ConfigError
@@ -42,7 +42,7 @@ class IncomingEngine:
     def __init__(
         self,
         uri: Uri,
-        cancel: Event,
+        cancel: Flag,
         on_tick: Callable[[int], None],
         keys: ServerKeys | None = None,
     ) -> None:

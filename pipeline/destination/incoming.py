@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 
 import structlog
 
@@ -16,11 +15,12 @@ from pipeline.destination.report import progress_of, result_of
 from pipeline.guests.base import ArrivingGuest
 from pipeline.progress import Observer, every_so_often
 from pipeline.result import Result
+from pipeline.signals import Flag
 from pipeline.streams.way import Way, way_to
 from pipeline.timeline import Timeline
 from protocol.errors import ConfigError, GuestError
 from protocol.status import INCOMING_TRANSITIONS, Status, StatusMachine
-from protocol.uri import Uri
+from protocol.uri import Uri, uri_of
 
 IDLE_SECONDS = 0.2
 
@@ -36,10 +36,13 @@ class Incoming:
     def __init__(self, config: Config, observer: Observer) -> None:
         self.settings = Adjustable(config, None)
         self.status = StatusMachine(INCOMING_TRANSITIONS)
-        self.cancel = Event()
+        self.cancel = Flag()
+        self._is_waiting = False
+        self.is_stream = False
+        """Whether nobody may connect to where it waits."""
         self.receiver: Receiver | None = None
         self.watch: Callable[[], None] = lambda: None
-        self.idle: Callable[[float], object] = self.cancel.wait
+        self.idle: Callable[[float], object] = sleep
         self.on_guest: Callable[[bool], None] = lambda _: None
         self._observer = observer
         self._way: Way | None = None
@@ -53,13 +56,14 @@ class Incoming:
 
     def listen(self, uri: Uri) -> None:
         """Wait for a source at `uri`; ConfigError where that cannot be, and another one may do."""
-        self.status.change(Status.NONE, Status.SETUP)
         check_guest(self.settings.config)
         with ExitStack() as opened:
             way = opened.enter_context(way_to(uri, "destination"))
             self.receiver = self._receiver(way.uri, uri)
             self._way, self._opened = way, opened.pop_all()
-        address = str(uri) if uri.is_stream else self.receiver.engine.link.endpoint
+        self.is_stream, self._is_waiting = uri.is_stream, True
+        self.status.change(Status.NONE, Status.SETUP)
+        address = str(uri) if uri.is_stream else uri_of(self.receiver.engine.link.endpoint)
         structlog.get_logger().info("listening", socket_address=address)
 
     def _receiver(self, here: Uri, uri: Uri) -> Receiver:
@@ -84,6 +88,7 @@ class Incoming:
     def receive(self, stay: float | None) -> Result:
         """Take the guest in, and keep it for `stay` seconds; None: until it has checked itself."""
         assert self.receiver is not None, "somebody listens"
+        self._is_waiting = False
         self.receiver.receive()
         if self._way is not None:
             self._way.close(self.watch)
@@ -109,7 +114,7 @@ class Incoming:
             if stay is not None and wrong is None:
                 structlog.get_logger().info(f"the guest is here, for {stay:g} s more")
                 self._stay(stay)
-                wrong = self._check(guest)
+                wrong = None if self.cancel.is_set() else self._check(guest)
             result.guest_gap = guest.statistics().gap_ms
         except GuestError as error:
             wrong = str(error)
@@ -177,5 +182,9 @@ class Incoming:
     def close(self) -> None:
         """End a guest that is ours; one that lives on its own stays. Idempotent."""
         self._opened.close()
-        if self.receiver is not None and self.receiver.custody.guest is not None:
+        if self.receiver is None:
+            return
+        if self._is_waiting:
+            self.receiver.engine.close()
+        if self.receiver.custody.guest is not None:
             self.receiver.custody.guest.close()

@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 from time import monotonic_ns
 
 import structlog
@@ -18,6 +17,7 @@ from pipeline.control_link import ControlLink
 from pipeline.destination.acknowledgement import IDLE_MS, Acknowledgement
 from pipeline.destination.arrival import Arrival
 from pipeline.destination.turned_away import TurnedAwayWords
+from pipeline.signals import Flag
 from protocol import control as c
 from protocol.errors import Cancelled, PeerLost, RemoteProtocolError
 from protocol.limits import MAX_DEVICE_BYTES
@@ -38,7 +38,7 @@ here before the message that opens it."""
 class IncomingPump:
     """Everything that comes in at the destination; owned by the receiver's thread."""
 
-    def __init__(self, link: ControlLink, cancel: Event, on_tick: Callable[[int], None]) -> None:
+    def __init__(self, link: ControlLink, cancel: Flag, on_tick: Callable[[int], None]) -> None:
         self._link = link
         self._cancel = cancel
         self._on_tick = on_tick

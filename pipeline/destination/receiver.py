@@ -6,7 +6,6 @@ is in order the reassembly's, whether memory is right the read-back's.
 
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Event
 from time import monotonic_ns
 
 from pipeline.config.model import Config
@@ -16,6 +15,7 @@ from pipeline.guests.base import ArrivingGuest
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import every_so_often
 from pipeline.records.store import SessionRecord
+from pipeline.signals import Flag
 from protocol import control as c
 from protocol.devices import GLOBAL_STATE, decode_global_state, decode_sections
 from protocol.errors import Cancelled, MigrationError
@@ -41,7 +41,7 @@ class Receiver:
         make_guest: Callable[[c.Hello, SessionRecord], ArrivingGuest],
         status: StatusMachine,
         *,
-        cancel: Event | None = None,
+        cancel: Flag | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
         on_tick: Callable[[int], None] = lambda _: None,
         keys: ServerKeys | None = None,
@@ -50,7 +50,7 @@ class Receiver:
         self._status = status
         self._run_state = "running"
         self._on_guest = on_guest
-        self.cancel = cancel or Event()
+        self.cancel = cancel or Flag()
         self.custody = Custody(make_guest)
         look = every_so_often(self.custody.check)
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 
 import msgspec
 import structlog
@@ -21,6 +22,7 @@ from pipeline.records.store import LOCK_SECONDS, locked_folder
 from pipeline.unix_sockets import check_free
 from protocol.errors import ConfigError
 
+ACCEPT_AGAIN_S = 0.05
 REFUSAL_S = 0.1
 """For one that connects and asks nothing; the guest stands still meanwhile."""
 
@@ -70,7 +72,11 @@ class GuestHost:
                 self._accept()
 
     def _accept(self) -> None:
-        client, _ = self._listener.accept()
+        try:
+            client, _ = self._listener.accept()
+        except OSError:  # no descriptors left, for a while
+            sleep(ACCEPT_AGAIN_S)
+            return
         if self._client is None:
             self._client = client
             self._poll.register(client, select.POLLIN)
@@ -106,11 +112,11 @@ class GuestHost:
 
     def close(self) -> None:
         """End the guest, remove the socket."""
-        self._machine.close()
         with suppress(OSError):
             if self._path.lstat().st_ino == self._inode:  # another guest may have the place
                 self._path.unlink()
         self._listener.close()
+        self._machine.close()
         os.close(self._wake_up)
         if self._client is not None:
             self._client.close()

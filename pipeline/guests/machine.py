@@ -72,8 +72,10 @@ class Machine:
         return 0 if self._loaded().run(time.monotonic_ns()) else _TICK_MS
 
     def close(self) -> None:
-        """Let go of the memory."""
-        os.close(self._fd)
+        """Let go of the memory. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def answer(self, request: wire.AnyRequest) -> Reply:
         """Do what is asked; the answer and the descriptors that go with it, which stay ours."""

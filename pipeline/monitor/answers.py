@@ -34,7 +34,7 @@ def arrival_info(incoming: Incoming) -> Answer:
     if receiver is None:
         return {}
     answer: Answer = {"status": status}
-    if status is Status.SETUP:
+    if status is Status.SETUP and not incoming.is_stream:
         answer["socket-address"] = [_address(receiver.engine.link.endpoint)]
     if incoming.status.has_failed:
         answer["error-desc"] = receiver.error

@@ -49,17 +49,17 @@ class Destination:
     def serve(self, uri: Uri | None, stay: float | None) -> Result:
         """Wait at `uri`, or where it is said, for a guest, and keep it."""
         incoming = self._incoming
-        if uri is not None:
-            self._commands.take(uri)
         self._monitor.listen()
-        with cancelled_by_signals(incoming.cancel.set):
-            warm_up()
-            while incoming.receiver is None and not incoming.cancel.is_set():
-                self._monitor.idle()
-            try:
+        try:
+            if uri is not None:
+                self._commands.take(uri)
+            with cancelled_by_signals(incoming.cancel.set):
+                warm_up()
+                while incoming.receiver is None and not incoming.cancel.is_set():
+                    self._monitor.idle()
                 return self._receive(stay)
-            finally:
-                incoming.close()
+        finally:
+            incoming.close()
 
     def _receive(self, stay: float | None) -> Result:
         if self._incoming.receiver is None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from pipeline.monitor.commands import Commands
 from pipeline.monitor.inbox import Inbox
 from pipeline.monitor.server import QmpServer
@@ -34,6 +36,7 @@ class Monitor:
         """All commands are known: let clients in."""
         if self._path is not None:
             self._server = QmpServer(self._path, self.commands, self.inbox)
+            structlog.get_logger().info("listening for QMP", path=str(self._path))
 
     def on_quit(self, end: Callable[[], None]) -> None:
         """What the command `quit` does."""
@@ -62,8 +65,9 @@ class Monitor:
 
     def tell_passes(self, passes: int) -> None:
         """So many rounds were begun."""
-        for number in range(self._passes + 1, passes + 1) if self.has_events() else ():
-            self.emit("MIGRATION_PASS", **{"pass": number})
+        if self.has_events():
+            for number in range(self._passes + 1, passes + 1):
+                self.emit("MIGRATION_PASS", **{"pass": number})
         self._passes = passes
 
     def tell_guest(self, runs: bool) -> None:

@@ -198,7 +198,8 @@ def records() -> Iterator[SessionRecord]:
         try:
             record = open_record(path)
         except MigrationError as error:
-            unreadable = error
+            if os.path.lexists(path):  # else its session has just ended
+                unreadable = error
             continue
         try:
             yield record

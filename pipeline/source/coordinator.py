@@ -7,13 +7,13 @@ session's. Page bytes never come through here.
 
 import os
 from collections.abc import Callable
-from threading import Event
 
 import structlog
 
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
+from pipeline.signals import Flag
 from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
@@ -48,7 +48,7 @@ class Coordinator:
         uri: Uri,
         on_tick: Callable[[int], None],
         *,
-        cancel: Event | None = None,
+        cancel: Flag | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
         keys: ClientKeys | None = None,
     ) -> None:
@@ -56,8 +56,8 @@ class Coordinator:
         self._guest = guest
         self._status = status
         self._on_guest = on_guest
-        self.cancel = cancel or Event()
-        self.go_on = Event()
+        self.cancel = cancel or Flag()
+        self.go_on = Flag()
         """Leave pre-switchover."""
         self.has_stopped = False
         """Whether the guest was stopped for the switch-over, and not let go on since."""
@@ -143,7 +143,8 @@ class Coordinator:
         self.clock.start()
         run_state = self.custody.stop()
         self.has_stopped = True
-        self._on_guest(False)
+        if run_state == "running":
+            self._on_guest(False)
         sections = [*self._guest.save_devices(), encode_global_state(run_state)]
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
@@ -182,15 +183,15 @@ class Coordinator:
         self.engine.adjust(parameters, lifted=self.has_stopped)
 
     def _fail(self, error: Exception) -> None:
-        """Take the guest back where it is still ours, tell the other end, keep the reason."""
+        """Tell the other end, take the guest back where it is still ours, keep the reason."""
         cancelled = isinstance(error, Cancelled)
         self.error = str(error)
-        if self.custody.take_back():
-            self._on_guest(True)
-        self.has_stopped = False
         if cancelled:
             self._status.change(self._status.status, Status.CANCELLING)
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))
+        if self.custody.take_back():  # a guest that hangs is waited for
+            self._on_guest(True)
+        self.has_stopped = False
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)

@@ -122,6 +122,6 @@ class Custody:
         with suppress(MigrationError):  # a disk that is full
             if self._hangs and not self._dead:
                 record.let_go()
-            elif record.step is not Step.INTENT:
+            elif record.step is not Step.INTENT or self.alive == "source":
                 record.remove()
         record.close()

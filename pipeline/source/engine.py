@@ -7,7 +7,6 @@ scanned and fenced. Reads, writes and allocates no guest page itself.
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import Event
 from time import monotonic_ns
 
 import zmq
@@ -16,6 +15,7 @@ from pipeline.config.model import Config, Parameters
 from pipeline.control_link import ControlLink
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
+from pipeline.signals import Flag
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
@@ -55,7 +55,7 @@ class SourceEngine:
         guest: SourceGuest,
         tracking: Tracking,
         uri: Uri,
-        cancel: Event,
+        cancel: Flag,
         on_tick: Callable[[int], None],
         keys: ClientKeys | None = None,
     ) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
 
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.links import check_host, client_keys, warn_without_keys
@@ -12,7 +11,7 @@ from pipeline.guests.base import SourceGuest
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import Result
-from pipeline.signals import cancelled_by_signals
+from pipeline.signals import Flag, cancelled_by_signals
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.report import progress_of, result_of
@@ -58,7 +57,7 @@ class Outgoing:
         self.coordinator: Coordinator | None = None
         self.on_guest: Callable[[bool], None] = lambda _: None
         self.error: str | None = None
-        self._cancel = Event()
+        self._cancel = Flag()
         self._way: Way | None = None
         self._is_away = False
         self._is_ending = False

@@ -5,7 +5,6 @@ peer's answers until somebody expects them. Decides nothing.
 """
 
 from collections.abc import Callable
-from threading import Event
 from time import monotonic_ns
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ import zmq
 
 from pipeline.control_link import ControlLink
 from pipeline.liveness import Stalls
+from pipeline.signals import Flag
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.recovery import Recovery
 from pipeline.source.rounds import Windows
@@ -49,7 +49,7 @@ class SourcePump:
         dispatcher: Dispatcher,
         recovery: Recovery,
         statistics: SourceStatistics,
-        cancel: Event,
+        cancel: Flag,
         on_tick: Callable[[int], None],
     ) -> None:
         self._link = link

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
+from pipeline.descriptors import is_inherited
 from protocol.errors import ConfigError, PeerLost
 
 END_SECONDS = 2.0
@@ -84,9 +85,10 @@ class Stream:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if _has_ended(self.command):
                 return
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.command.pid, number)
-        self.command.wait()
+        with suppress(subprocess.TimeoutExpired):  # of one that is another user's by now
+            self.command.wait(END_SECONDS)
 
 
 def _has_ended(command: "subprocess.Popen[bytes]") -> bool:
@@ -106,6 +108,8 @@ def _is_there(group: int) -> bool:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:
+        return True
     return True
 
 
@@ -145,10 +149,10 @@ def take_over(number: int) -> tuple[int, int]:
 
 
 def _status(number: int) -> os.stat_result:
-    try:
-        return os.fstat(number)
-    except OSError:
-        raise ConfigError(f"uri: descriptor {number} is not open") from None
+    if is_inherited(number):
+        with suppress(OSError):
+            return os.fstat(number)
+    raise ConfigError(f"uri: descriptor {number} is not open: this command was not given it")
 
 
 def _check(number: int, wrong: int, verb: str) -> None:

@@ -3,6 +3,7 @@
 All of the file is read first: one that is damaged, cut off, or no such file, says not even hello.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ POLL_MS = 50
 HIGH_WATER = 4
 COMMIT_SECONDS = 60.0
 LINGER_MS = 500
+REDOS = 3
+"""As a source does."""
 
 Answer = TypeVar("Answer", bound=c.Message)
 Socket = zmq.Socket[bytes]
@@ -102,6 +105,7 @@ class Player:
         self._answers: dict[type[c.Message], c.Message] = {}
         self._lanes: list[Socket] = []
         self._out: dict[int, Record] = {}
+        self._redone: Counter[int] = Counter()
         self._window = 0
         self._seq = 0
 
@@ -209,13 +213,20 @@ class Player:
                 for seq in [seq for seq in self._out if seq <= applied]:
                     del self._out[seq]
             case c.Redo(seq=seq):
-                self._transmit(seq)
+                self._redo(seq)
             case c.Endpoint(lane=number, endpoint=endpoint) if number < len(self._lanes):
                 self._replace(number, endpoint)
             case c.Failed(reason=reason) | c.NotStarted(reason=reason):
                 raise PeerLost(f"the destination failed: {reason}")
             case _:
                 self._answers[type(message)] = message
+
+    def _redo(self, seq: int) -> None:
+        """What was damaged on its way goes again; what is damaged in the file stays so."""
+        self._redone[seq] += 1
+        if self._redone[seq] > REDOS:
+            raise RemoteProtocolError(f"frame {seq} is damaged")
+        self._transmit(seq)
 
     def _replace(self, number: int, endpoint: str) -> None:
         """Another worker has the lane: what went by it and is not applied goes again."""

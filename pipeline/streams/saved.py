@@ -6,6 +6,8 @@ It has no name before it is complete, so that whatever is killed meanwhile leave
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
@@ -76,7 +78,8 @@ class SavedWriter:
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.link(f"/proc/self/fd/{self.fd}", self._path.name, dst_dir_fd=folder)
-                os.fsync(folder)
+                with _unlinked_where_it_fails(self._path.name, folder):
+                    os.fsync(folder)
             finally:
                 os.close(folder)
         except OSError as error:
@@ -87,6 +90,16 @@ class SavedWriter:
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):
             why = "its file system has no files without a name"
         return MigrationError(f"{self._path} cannot be saved: {why}")
+
+
+@contextmanager
+def _unlinked_where_it_fails(name: str, folder: int) -> Iterator[None]:
+    """A guest that is told as not saved is not to be found later."""
+    try:
+        yield
+    except OSError:
+        os.unlink(name, dir_fd=folder)
+        raise
 
 
 class SavedReader:

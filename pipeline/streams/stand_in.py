@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.streams.leash import OVER
 from protocol.errors import PeerLost, WorkerError
 from protocol.limits import REASON_CHARS
-from workers.fork_server import fork_server
+from workers.fork_server import fork_server, warm_up
 from workers.memory import PassedFd, check_descriptors
 from workers.process import WorkerProcess
 
@@ -46,6 +46,7 @@ class StandIn:
         self, name: str, body: Callable[[Any], None], settings: Making, opened: ExitStack
     ) -> None:
         """What is open by then is in `opened`; a process that nobody waits for ends with it."""
+        warm_up()
         check_descriptors(START_DESCRIPTORS)
         self.folder = Path(tempfile.mkdtemp(prefix="pageferry-"))
         opened.callback(rmtree, self.folder, ignore_errors=True)

@@ -60,7 +60,7 @@ def _run(settings: TunnelSettings, leash: Leash) -> None:
         stream.close_writing()
         if not stream.may_have_guest:
             stream.end_command()
-        elif stream.command is not None and not leash.is_orphan:
+        elif stream.command is not None and stream.command.poll() is None and not leash.is_orphan:
             see_off(stream.command.pid, leash)
 
 

@@ -6,6 +6,7 @@ from threading import Event, Thread
 import pytest
 
 from pipeline.signals import SIGNALS, cancelled_by_signals, interrupted_once
+from tests.pipeline.guests.helpers import python
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -62,3 +63,27 @@ def test_only_the_first_signal_interrupts() -> None:
         for number in SIGNALS:
             signal.raise_signal(number)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+STORM = """
+import os, signal, threading
+from pipeline.signals import Flag, cancelled_by_signals
+cancel, sent = Flag(), threading.Event()
+def storm():
+    for _ in range(20_000):
+        os.kill(os.getpid(), signal.SIGINT)
+    sent.set()
+with cancelled_by_signals(cancel.set):
+    print("up", flush=True)
+    threading.Thread(target=storm).start()
+    while not sent.is_set():
+        cancel.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert cancel.is_set()
+"""
+
+
+def test_signals_one_upon_the_other_hold_nobody_up() -> None:
+    """A command that waits for its own lock for ever, when two signals come at once."""
+    with python(STORM) as (command, _):
+        assert command.wait(20) == 0

@@ -131,6 +131,8 @@ def test_a_guest_that_was_paused_arrives_paused(folder: Path) -> None:
         assert here.ask("query-status")["status"] == "paused"
         there.ask("migrate-incoming", uri=ends.uri)
         here.ask("migrate", uri=ends.uri)
+        here.wait_for("MIGRATION", status="device")
+        assert not [event for event in here.events if event["event"] == "STOP"]
         here.wait_for("MIGRATION", status="completed")
         there.wait_for("MIGRATION", status="completed")
         here.ask("quit")

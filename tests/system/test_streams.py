@@ -244,6 +244,7 @@ def test_descriptor_0_that_qmp_names_ends_with_the_migration(folder: Path) -> No
     ("arguments", "told"),
     [
         (["--uri", "fd:77"], "uri: descriptor 77 is not open"),
+        *((["--uri", f"fd:{own}"], f"uri: descriptor {own} is not open") for own in (3, 4, 5)),
         (["--uri", "fd:0"], "uri: descriptor 1 cannot be written"),
         (["--uri", "fd:0", "--json", "-"], "--json: standard output is for fd:0, expected a path"),
         (["--uri", "rdma:h:1"], "uri: 'rdma:h:1' needs librdmacm and libibverbs"),

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Event
 
 import pytest
 
 from pipeline.config.model import Config
+from pipeline.signals import Flag
 from pipeline.source.engine import SourceEngine
 from pipeline.source.tracking import Tracking
 from protocol.uri import parse_uri
@@ -46,7 +46,7 @@ def test_what_was_open_is_closed_where_something_cannot_be_had(
             guest,
             Tracking("hash", "asked for"),
             parse_uri("tcp:127.0.0.1:1"),
-            Event(),
+            Flag(),
             lambda _: None,
         )
     assert not descriptors() - before
