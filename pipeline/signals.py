@@ -35,27 +35,34 @@ def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
     if current_thread() is not main_thread():
         yield
         return
-    before = [signal.signal(number, lambda *_: cancel()) for number in SIGNALS]
-    try:
+    with _handled_by(lambda *_: cancel()):
         yield
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager
 def interrupted_once() -> Iterator[None]:
     """While this lasts the first signal is a KeyboardInterrupt; those after it change nothing,
     so that what has to be cleared up is."""
-    before = [signal.signal(number, _interrupt) for number in SIGNALS]
+    with _handled_by(_interrupt):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[..., object]) -> Iterator[None]:
+    """While this lasts; what is ignored, as SIGHUP is under nohup, stays so."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
     try:
+        for number in heeded:
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 def _interrupt(*_: object) -> None:
     for number in SIGNALS:
-        signal.signal(number, lambda *_: None)  # no SIG_IGN: children would inherit it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # no SIG_IGN: children would inherit it
     raise KeyboardInterrupt

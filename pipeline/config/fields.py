@@ -59,8 +59,9 @@ def _whole_pages(count: int) -> int:
 
 
 def _bandwidth(rate: int) -> int:
-    """Negative is no limit, 1 to 9 count as 10: the smallest share of a 100 ms window is 1."""
-    return max(rate, 10) if rate > 0 else 0
+    """Negative is no limit, 1 to 9 count as 10: the smallest share of a 100 ms window is 1. What no
+    link is fast enough for counts as the most that 64 bits hold."""
+    return min(max(rate, 10), (1 << 63) - 1) if rate > 0 else 0
 
 
 def cache_refusal(reason: str) -> str:

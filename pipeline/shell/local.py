@@ -26,6 +26,8 @@ _PR_SET_PDEATHSIG = 1
 START_SECONDS = 30.0
 END_SECONDS = 120.0
 """For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
+FAILED_SECONDS = 6.0
+"""For one that was told of a failure, or notices that the source is gone; else it is ended."""
 
 
 def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
@@ -43,7 +45,8 @@ def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
         try:
             there.wait_until_up()
             here = serve_source(config, parse_uri(uri), qmp, observer, there.check)
-            return _merged(here, there.result())
+            moved = here.guest_alive != "source"
+            return _merged(here, there.result(END_SECONDS if moved else FAILED_SECONDS))
         finally:
             there.close()
 
@@ -96,10 +99,10 @@ class _Destination:
             raise ConfigError(words)
         raise PeerLost(f"the destination ended, exit code {code}: {words}")
 
-    def result(self) -> Result | None:
+    def result(self, within_s: float) -> Result | None:
         """Its result, once it has ended; None where it left none."""
         try:
-            self._process.wait(END_SECONDS)
+            self._process.wait(within_s)
             return msgspec.json.decode(self._json.read_bytes(), type=Result)
         except (subprocess.TimeoutExpired, OSError, msgspec.DecodeError):
             return None

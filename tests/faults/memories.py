@@ -132,7 +132,9 @@ class ArrivingMemory:
         self.at_start: Words | None = None
 
     def words(self) -> Words:
-        """A copy of its memory, uint64 of shape (pages, 512)."""
+        """A copy of its memory, uint64 of shape (pages, 512); once closed as it was then."""
+        if not self.blocks:
+            return self._left
         size = self.blocks[0].pages * PAGE_BYTES
         return np.frombuffer(os.pread(self._own, size, 0), np.uint64).reshape(-1, PAGE_BYTES // 8)
 
@@ -178,6 +180,7 @@ class ArrivingMemory:
     def close(self) -> None:
         """Let the memory go. Idempotent."""
         while self.blocks:
+            self._left = self.words()
             self.blocks.pop()
             os.close(self._own)
             os.close(self._fd)
