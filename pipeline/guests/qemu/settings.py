@@ -10,8 +10,8 @@ from protocol.errors import GuestError
 IGNORE_SHARED = "x-ignore-shared"
 LATE_ACTIVATE = "late-block-activate"
 WANTED = {IGNORE_SHARED: True, LATE_ACTIVATE: True}
-"""Capabilities that are on while device state travels; all others are off."""
-NEEDS_NOTHING_ELSE = frozenset({"events"})
+"""Capabilities that are on while device state travels; all others are off, but LEFT_ALONE."""
+LEFT_ALONE = frozenset({"events"})
 FASTEST = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 2_000_000}
 """Parameters: what is not shared travels at once, whatever the user allows QEMU's own migrations;
 the limit is the highest that QEMU takes, in ms."""
@@ -28,7 +28,7 @@ class Settings:
         self._wanted = {
             name: state
             for name, state in wanted.items()
-            if name in capabilities and name not in NEEDS_NOTHING_ELSE
+            if name in capabilities and name not in LEFT_ALONE
         }
         self.before = ChangedQemu(
             qemu=monitor.process,

@@ -2,7 +2,6 @@
 
 import os
 import select
-from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from time import monotonic, sleep
@@ -108,10 +107,10 @@ def is_migrating(told: dict[str, Any]) -> bool:
     return told.get("status", "none") not in ("none", "completed", "failed", "cancelled")
 
 
-def cancel(monitor: QemuMonitor, alive: Callable[[], bool] = lambda: True) -> None:
+def cancel(monitor: QemuMonitor) -> None:
     """End a migration of its own that is under way, and wait for that."""
     until = monotonic() + SAVE_S
-    while alive() and is_migrating(monitor.ask("query-migrate")):
+    while is_migrating(monitor.ask("query-migrate")):
         monitor.ask("migrate_cancel")
         if monotonic() > until:
             raise GuestError("QEMU does not end its own migration")
