@@ -18,7 +18,7 @@ from tests.qemu.machine import Qemu
 from tests.qemu.pairs import GUEST, Pair, is_dead, needs_qemu
 from tests.system.migrations import Command
 
-KILLS = int(os.environ.get("PAGEFERRY_KILLS", "5"))
+KILLS = int(os.environ.get("PAGEFERRY_KILLS", "3"))
 SEED = int(os.environ.get("PAGEFERRY_SEED", "1"))
 LONGEST_S = 0.9
 """When the last one is killed; a migration takes 0.6 to 0.8 s."""
