@@ -119,7 +119,11 @@ class _Destination:
 
 
 def _end_with(parent: int) -> None:
-    """In a child: be told by SIGTERM when the thread that started it has ended."""
+    """In a child: be told by SIGTERM when the thread that started it has ended.
+
+    Before exec that ends it: a handler that was inherited would hear it, and be forgotten.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)

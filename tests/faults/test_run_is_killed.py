@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.leftovers.cleanup import cleanup
 from tests.leaks import processes_of
-from tests.pipeline.guests.helpers import wait_until
+from tests.pipeline.guests.helpers import python, wait_until
 from tests.system.migrations import Command, settings
 
 SLOW = settings(parameters={"max-bandwidth": "2MiB"})
@@ -26,3 +26,18 @@ def test_nobody_is_left_behind(folder: Path, moment: str) -> None:
         wait_until(lambda: not processes_of(folder), 10)
     assert list(folder.glob("pageferry-*"))
     assert cleanup()[1]
+
+
+ORPHAN = """
+import signal
+from pipeline.shell.local import _end_with
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("up", flush=True)
+_end_with(-1)
+"""
+
+
+def test_a_destination_that_has_not_begun_ends_too() -> None:
+    """One whose parent died before exec, which the parent's own handler heard for it."""
+    with python(ORPHAN) as (child, _):
+        assert child.wait(5) == -signal.SIGTERM
