@@ -97,10 +97,8 @@ def cleared(concerns: Callable[[Record], bool]) -> Iterator[None]:
             record = session.record
             if not concerns(record) or _is_over(record):
                 continue
-            if record.owner is not None and record.owner.is_alive:
-                raise GuestError(
-                    f"process {record.owner.pid} migrates that guest: {record.session}"
-                )
+            if (owner := record.at_work) is not None:
+                raise GuestError(f"process {owner.pid} migrates that guest: {record.session}")
             try:
                 settle(session)
             except Unanswered:

@@ -41,8 +41,7 @@ def resolve_source(session: str, peer_record: Path) -> str:
 
 def resolve(record: SessionRecord, peer: Record) -> str:
     """As `resolve_source`, where the closed record of the other end is at hand."""
-    owner = record.record.owner
-    if owner is not None and owner.is_alive:
+    if (owner := record.record.at_work) is not None:
         raise MigrationError(f"process {owner.pid} is at work on this session")
     step = Step.GIVEN if peer.step is Step.STARTED else Step.KEPT
     if record.step is Step.OPEN:

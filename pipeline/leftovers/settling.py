@@ -72,9 +72,9 @@ def close_destination(session: SessionRecord) -> Record:
 
 def _settle_committed(session: SessionRecord) -> None:
     record = session.record
-    if record.owner is not None and record.owner.is_alive:
+    if (owner := record.at_work) is not None:
         raise MigrationError(
-            f"process {record.owner.pid} is starting the guest of session {record.session}:"
+            f"process {owner.pid} is starting the guest of session {record.session}:"
             " ask again, or end the process"
         )
     step = Step.STARTED if _has_started(record) else Step.NOT_STARTED

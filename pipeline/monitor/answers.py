@@ -41,6 +41,11 @@ def arrival_info(incoming: Incoming) -> Answer:
     return answer
 
 
+def status_info(run_state: str) -> Answer:
+    """What a guest does."""
+    return {"status": run_state, "running": run_state == "running", "singlestep": False}
+
+
 def _address(endpoint: str) -> Answer:
     """An endpoint as QEMU's SocketAddress."""
     scheme, _, place = endpoint.partition("://")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pipeline.config.fields import absolute_uri
 from pipeline.destination.incoming import Incoming
 from pipeline.monitor import arguments
-from pipeline.monitor.answers import arrival_info
+from pipeline.monitor.answers import arrival_info, status_info
 from pipeline.monitor.commands import Commands
 from pipeline.monitor.common import SettingCommands
 from pipeline.source.outgoing import IN_PROGRESS
@@ -38,7 +38,7 @@ class DestinationCommands:
         commands.add_with("migrate-continue", arguments.MigrateContinue, self._go_on)
         commands.add("migrate_cancel", lambda: None)
         commands.add("query-migrate", lambda: arrival_info(incoming))
-        commands.add("query-status", self._status)
+        commands.add("query-status", lambda: status_info(incoming.run_state()))
         commands.add("stop", lambda: incoming.let_run(False))
         commands.add("cont", lambda: incoming.let_run(True))
 
@@ -72,7 +72,3 @@ class DestinationCommands:
 
     def _go_on(self, given: arguments.MigrateContinue) -> None:
         raise QmpError(f"the migration is {self._incoming.status.status}, not {given.state}")
-
-    def _status(self) -> object:
-        state = self._incoming.run_state()
-        return {"status": state, "running": state == "running", "singlestep": False}

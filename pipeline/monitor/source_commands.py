@@ -2,7 +2,7 @@
 
 from pipeline.config.fields import absolute_uri
 from pipeline.monitor import arguments
-from pipeline.monitor.answers import migration_info
+from pipeline.monitor.answers import migration_info, status_info
 from pipeline.monitor.commands import Commands
 from pipeline.monitor.common import SettingCommands
 from pipeline.source.outgoing import Outgoing
@@ -27,7 +27,7 @@ class SourceCommands:
         commands.add_with("migrate-continue", arguments.MigrateContinue, self._go_on)
         commands.add("migrate_cancel", outgoing.cancel)
         commands.add("query-migrate", lambda: migration_info(outgoing))
-        commands.add("query-status", self._status)
+        commands.add("query-status", lambda: status_info(outgoing.run_state()))
         commands.add("stop", outgoing.pause_guest)
         commands.add("cont", outgoing.run_guest)
 
@@ -51,10 +51,6 @@ class SourceCommands:
 
     def _go_on(self, given: arguments.MigrateContinue) -> None:
         self._outgoing.go_on(given.state)
-
-    def _status(self) -> object:
-        state = self._outgoing.run_state()
-        return {"status": state, "running": state == "running", "singlestep": False}
 
     def end(self) -> None:
         """End, and with it what is under way."""

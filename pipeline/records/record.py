@@ -50,27 +50,26 @@ class BoundSockets(Effect, frozen=True):
     paths: tuple[Place, ...]
 
 
-class ChangedQemu(Effect, frozen=True):
-    """Settings of a QEMU's own migration were changed; these are those before."""
+class QemuEffect(Effect, frozen=True):
+    """Base of what is done to a QEMU by way of its monitor."""
 
     qemu: Process
     qmp: Place
+
+
+class ChangedQemu(QemuEffect, frozen=True):
+    """Settings of its own migration were changed; these are those before."""
+
     capabilities: dict[str, bool]
     parameters: dict[str, int]
 
 
-class StoppedQemu(Effect, frozen=True):
-    """A machine that ran was stopped, by way of its monitor."""
-
-    qemu: Process
-    qmp: Place
+class StoppedQemu(QemuEffect, frozen=True):
+    """A machine that ran was stopped."""
 
 
-class LoadedQemu(Effect, frozen=True):
+class LoadedQemu(QemuEffect, frozen=True):
     """A machine has taken a guest's device state, and waits to be started."""
-
-    qemu: Process
-    qmp: Place
 
 
 AnyQemuEffect = ChangedQemu | StoppedQemu | LoadedQemu
@@ -96,9 +95,14 @@ class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_f
     effects: tuple[AnyEffect, ...] = field(default=())
 
     @property
+    def at_work(self) -> Process | None:
+        """The command that is at work on it, if that lives."""
+        return self.owner if self.owner is not None and self.owner.is_alive else None
+
+    @property
     def in_hand(self) -> bool:
         """Whether a command that lives is at work on it."""
-        return self.owner is not None and self.owner.is_alive
+        return self.at_work is not None
 
     @property
     def made_files(self) -> list[MadeFile]:

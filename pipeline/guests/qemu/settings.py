@@ -70,8 +70,8 @@ def set_capabilities(monitor: QemuMonitor, states: dict[str, bool]) -> None:
 
 
 def put_back(monitor: QemuMonitor, before: ChangedQemu) -> None:
-    """Settings as they are on record; one at a time where QEMU wants them so."""
+    """Settings as they are on record; GuestError where QEMU does not take them."""
     set_capabilities(monitor, before.capabilities)
     monitor.ask("migrate-set-parameters", **before.parameters)
-    if capabilities_of(monitor) | before.capabilities != capabilities_of(monitor):
+    if not before.capabilities.items() <= capabilities_of(monitor).items():
         raise GuestError(f"{monitor.path}: QEMU has not taken its settings back")

@@ -31,7 +31,7 @@ class QemuGuest(AttachedQemu):
 
     def __init__(self, qmp: Path, *, quits: bool = False) -> None:
         self._quits = quits
-        self._attached: list[Attached] = []
+        self._attached: Attached | None = None
         self._refusal = ""
         self._run_state: str | None = None
         self._settings: Settings | None = None
@@ -44,7 +44,8 @@ class QemuGuest(AttachedQemu):
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """Its settings are changed while its state is saved; one that runs is stopped."""
-        before = Settings(self._monitor).before
+        self._settings = Settings(self._monitor)
+        before = self._settings.before
         if run_state != "running":
             return (before,)
         return before, StoppedQemu(before.qemu, before.qmp)
@@ -58,7 +59,6 @@ class QemuGuest(AttachedQemu):
             return self._arm()
         except (GuestError, OSError) as error:
             self._refusal = str(error)
-            self.disarm()
             return []
 
     def _arm(self) -> list[Mapping]:
@@ -69,14 +69,13 @@ class QemuGuest(AttachedQemu):
                 raise GuestError(f"memory {block.name} is not mapped in one piece")
             mappings.append(Mapping(number, pid, mapping.address))
         ranges = [(m.address, self.blocks[m.block].pages * PAGE_BYTES) for m in mappings]
-        self._attached = [attach(pid, ranges, sandboxed=SANDBOXED)]
+        self._attached = attach(pid, ranges, sandboxed=SANDBOXED)
         return mappings
 
     def disarm(self) -> None:
         """Take the protection off. Idempotent."""
-        for one in self._attached:
-            one.close()
-        self._attached = []
+        if self._attached is not None:
+            self._attached.close()
 
     def why_not_armed(self) -> str:
         """What stood in the way."""
@@ -127,8 +126,8 @@ class QemuGuest(AttachedQemu):
 
     def save_devices(self) -> list[Section]:
         """Its device state, as it saves it by itself; its memory must be what it was."""
+        assert self._settings is not None, "on record before it is stopped"
         self._check_memory()
-        self._settings = Settings(self._monitor)
         try:
             self._settings.change()
             saved = state.save(self._monitor)
