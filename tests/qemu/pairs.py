@@ -29,8 +29,7 @@ class Pair:
 
     def config(self, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
         """From the one to the other."""
-        made = settings({"kind": "qemu", "qmp": str(self.here.qmp)}, **keys)
-        return {**made, "destination": {"qmp": str(self.there.qmp)}}
+        return config_of(self.here, self.there, **keys)
 
     def assert_moved(self, ticks: int) -> None:
         """It goes on there where it was here, and finds nothing damaged in so many ticks."""
@@ -52,6 +51,12 @@ class Pair:
             if not is_dead(end):
                 assert settings_of(end) == self._before[end]
                 assert not is_watched(end.process.pid)
+
+
+def config_of(here: Qemu, there: Qemu, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
+    """A configuration that moves the guest of one machine into another."""
+    made = settings({"kind": "qemu", "qmp": str(here.qmp)}, **keys)
+    return {**made, "destination": {"qmp": str(there.qmp)}}
 
 
 def is_dead(machine: Qemu) -> bool:

@@ -4,6 +4,7 @@ import mmap
 import re
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from tests.qemu import debian
 from tests.qemu.linux import Linux, cpio
 from tests.qemu.machine import QEMU, Qemu
 from tests.qemu.moving import move, pair
+from tests.qemu.pairs import config_of
+from tests.system.migrations import Command
 
 slow = pytest.mark.slow
 BOOT_S = 60.0
 """4.5 s on a machine with 2 cores and other things to do."""
 ROUND_S = 60.0
+WAYS = 6
+"""There and back, three times."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,22 @@ def test_it_goes_on_where_it_was(folder: Path, linux: Linux) -> None:
         wait_rounds(there)
         assert here.gap(there)[1] == 1
         assert (here.bad(), there.bad()) == ([], [])
+
+
+@slow
+def test_it_goes_there_and_back_three_times(folder: Path, linux: Linux) -> None:
+    """What only shows when a guest moves again: state that came once and does not leave."""
+    with ExitStack() as machines:
+        here = machines.enter_context(Qemu(folder, "0", linux))
+        here.wait_up(BOOT_S)
+        for way in range(WAYS):
+            there = machines.enter_context(Qemu(folder, str(way + 1), linux, incoming=True))
+            with Command(folder, "run", config=config_of(here, there)) as run:
+                assert run.code() == 0, run.words
+            wait_rounds(there)
+            assert here.gap(there)[1] == 1
+            assert (here.bad(), there.bad()) == ([], [])
+            here = there
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
