@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,26 @@ class FileMapping:
     writable: bool
 
 
+class Access(IntEnum):
+    """What a process can do to a file, the way that it has it."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
 @dataclass(frozen=True)
 class FileUser:
-    """A process that has a file open, or mapped; `writable`: by one of them it can write to it."""
+    """A process that has a file open, or mapped."""
 
     pid: int
-    open: bool
-    mapped: bool
-    writable: bool
+    opened: Access
+    mapped: Access
+
+    @property
+    def writes(self) -> bool:
+        """Whether it can write to it."""
+        return Access.WRITE in (self.opened, self.mapped)
 
 
 def mappings_of(pid: int, fd: int) -> list[FileMapping]:
@@ -65,7 +78,7 @@ def is_covered(mappings: list[FileMapping], size_bytes: int) -> bool:
     return end >= size_bytes
 
 
-def users_of(fd: int, besides: Collection[int]) -> list[FileUser]:
+def users_of(fd: int, besides: Collection[int] = ()) -> list[FileUser]:
     """The processes that have the file of our `fd` open or mapped, but for those in `besides`."""
     name, status = _name_in_maps(fd), os.fstat(fd)
     found = []
@@ -77,16 +90,20 @@ def users_of(fd: int, besides: Collection[int]) -> list[FileUser]:
 
 
 def _maybe_user(folder: Path, name: bytes, status: os.stat_result) -> FileUser | None:
-    mappings = list(_mappings((folder / "maps").read_bytes(), name))
-    modes = list(_open_modes(folder, status))
-    if not mappings and not modes:
-        return None
-    writes = any(m.shared and m.writable for m in mappings) or any(mode & 3 for mode in modes)
-    return FileUser(int(folder.name), bool(modes), bool(mappings), writes)
+    mapped = (
+        Access.WRITE if mapping.shared and mapping.writable else Access.READ
+        for mapping in _mappings((folder / "maps").read_bytes(), name)
+    )
+    user = FileUser(
+        int(folder.name),
+        opened=max(_opened(folder, status), default=Access.NONE),
+        mapped=max(mapped, default=Access.NONE),
+    )
+    return user if user.opened or user.mapped else None
 
 
-def _open_modes(folder: Path, status: os.stat_result) -> Iterator[int]:
-    """The open flags of each descriptor for that file; only what may be it is looked at."""
+def _opened(folder: Path, status: os.stat_result) -> Iterator[Access]:
+    """How each descriptor for that file is open; only what may be it is looked at."""
     for info in (folder / "fdinfo").iterdir():
         with suppress(OSError):
             fields = dict(line.split(":", 1) for line in info.read_text().splitlines()[:4])
@@ -94,7 +111,7 @@ def _open_modes(folder: Path, status: os.stat_result) -> Iterator[int]:
                 continue
             found = (folder / "fd" / info.name).stat()
             if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
-                yield int(fields["flags"], 8)
+                yield Access.WRITE if int(fields["flags"], 8) & os.O_ACCMODE else Access.READ
 
 
 def _mappings(maps: bytes, name: bytes) -> Iterator[FileMapping]:

@@ -149,9 +149,9 @@ class Commit(Message, frozen=True):
 
 
 class Started(Message, frozen=True):
-    """Destination: the guest runs here (or is here, paused, where it was paused)."""
+    """Destination: the guest runs here since then (or is here, paused, where it was paused)."""
 
-    start_ms: Milliseconds
+    since_ms: Milliseconds
     running: bool
 
 

@@ -72,15 +72,14 @@ class Custody:
         MigrationError where somebody has closed the record, and nothing is started.
         """
         assert self._commit is not None
-        began = monotonic_ns()
         self._commit.heard_commit()
         self._start(run=run)
-        answer = Started(start_ms=(monotonic_ns() - began) / 1e6, running=self.runs_here)
+        started_ns = monotonic_ns()
         try:
             self._commit.started()
         except MigrationError as error:  # it is true all the same
             structlog.get_logger().warning(f"{error}; the guest runs here")
-        return answer
+        return Started(since_ms=(monotonic_ns() - started_ns) / 1e6, running=self.runs_here)
 
     def _start(self, *, run: bool) -> None:
         """One that does not start is ended where it is ours, so that it certainly does not run."""

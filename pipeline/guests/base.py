@@ -58,7 +58,8 @@ class SourceGuest(Protocol):
 
     @property
     def unsavable(self) -> str | None:
-        """Why its state cannot be saved now; None where it can."""
+        """Why it cannot be moved now: its state cannot be saved, or its memory is not `blocks` any
+        more; None where it can."""
         ...
 
     @property
@@ -92,6 +93,11 @@ class SourceGuest(Protocol):
 
     def why_no_uffd(self) -> str | None:
         """Why `arm` would answer with nothing, as far as looking tells; None where it would not."""
+        ...
+
+    def unseen_writers(self) -> list[str]:
+        """What writes to its memory, or takes pages from it, and no mark of `arm` shows it; other
+        processes apart."""
         ...
 
     def is_dead(self) -> bool:

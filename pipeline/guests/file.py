@@ -9,8 +9,9 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.file_users import Access, users_of
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.memory import anonymous_memory, lock, mapped_by, named_memory
+from pipeline.guests.memory import anonymous_memory, lock, named_memory
 from pipeline.guests.writer import Writer
 from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, StoppedWriter
@@ -60,6 +61,10 @@ class FileGuest:
     def why_no_uffd(self) -> str | None:
         """As ever."""
         return self.why_not_armed()
+
+    def unseen_writers(self) -> list[str]:
+        """Nobody knows who writes; it is never armed."""
+        return []
 
     def is_dead(self) -> bool:
         """Whether the writer has ended; a file without one never is."""
@@ -193,10 +198,10 @@ def _open_block(path: Path) -> GuestBlock:
 
 def _refuse_other_writers(path: Path, fd: int, pid: int) -> None:
     """GuestError where a process that nobody will stop has the memory mapped to write to it."""
-    others = set(mapped_by(os.fstat(fd), writable=True)) - {pid}
+    others = [user.pid for user in users_of(fd, {pid}) if user.mapped is Access.WRITE]
     if others:
         raise GuestError(
-            f"process {min(others)} has {path} mapped for writing, too: only {pid} would be stopped"
+            f"process {others[0]} has {path} mapped for writing, too: only {pid} would be stopped"
         )
 
 

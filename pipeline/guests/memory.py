@@ -7,14 +7,13 @@ write by descriptor, not through the mapping: reading a hole that way allocates 
 import fcntl
 import mmap
 import os
-import re
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.file_users import users_of
 from pipeline.guests.content import PAGE_WORDS, Words
 from pipeline.records.record import MadeFile
 from protocol.errors import ConfigError, GuestError
@@ -84,7 +83,7 @@ def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> int:
             raise ConfigError(f"{path} is not a file that memory can land in")
         lock(fd, path)
         if cleared or status.st_size != size_bytes:
-            _refuse_if_mapped(path, status, size_bytes)
+            _refuse_if_mapped(path, fd, size_bytes)
             os.ftruncate(fd, 0 if cleared else size_bytes)
             os.ftruncate(fd, size_bytes)
     except (OSError, ConfigError) as error:
@@ -108,27 +107,13 @@ def lock(fd: int, path: Path) -> None:
         ) from None
 
 
-def _refuse_if_mapped(path: Path, status: os.stat_result, size_bytes: int) -> None:
-    for pid in mapped_by(status):
+def _refuse_if_mapped(path: Path, fd: int, size_bytes: int) -> None:
+    mapping = [user.pid for user in users_of(fd) if user.mapped]
+    if mapping:
         raise ConfigError(
-            f"{path} has {status.st_size} bytes, memory of {size_bytes} is to land in it, and"
-            f" process {pid} has it mapped: such a file is never truncated"
+            f"{path} has {os.fstat(fd).st_size} bytes, memory of {size_bytes} is to land in it, and"
+            f" process {mapping[0]} has it mapped: such a file is never truncated"
         )
-
-
-def mapped_by(status: os.stat_result, *, writable: bool = False) -> Iterator[int]:
-    """The processes that have the file of `status` mapped, as far as we may look.
-
-    `writable`: only those that can write to it that way.
-    """
-    major, minor = os.major(status.st_dev), os.minor(status.st_dev)
-    kind = rb"\S+ .w.s" if writable else rb"\S+ \S+"
-    where = f"{major:02x}:{minor:02x} {status.st_ino} ".encode()
-    wanted = re.compile(rb"^" + kind + rb" \S+ " + where, re.MULTILINE)
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):  # it ended meanwhile, or belongs to somebody else
-            if wanted.search(maps.read_bytes()):
-                yield int(maps.parent.name)
 
 
 class GuestMemory:

@@ -161,6 +161,10 @@ class SyntheticGuest(_Guest):
         """What the kernel lacks."""
         return uffd.probe()
 
+    def unseen_writers(self) -> list[str]:
+        """Only its own threads write."""
+        return []
+
     def stop(self) -> str:
         """The run state that it had when it was first stopped."""
         before = self._run_state

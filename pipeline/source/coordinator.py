@@ -22,7 +22,7 @@ from pipeline.source.switch_over import SwitchOver
 from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, NotStartedThere
+from protocol.errors import Cancelled, GuestError, NotStartedThere
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -100,6 +100,7 @@ class Coordinator:
 
     def _verdict(self) -> Verdict:
         """What to do after this round; what was written behind a hash scan's back counts, too."""
+        self._check_guest()
         self.engine.scan()
         if self.engine.hashes is not None and self.engine.tracking.scans:
             self.engine.sample_hashing()
@@ -112,6 +113,11 @@ class Coordinator:
             self.engine.pump.windows.bandwidth,
             fixed,
         )
+
+    def _check_guest(self) -> None:
+        """GuestError where its state can no longer be saved, or it has other memory."""
+        if (reason := self._guest.unsavable) is not None:
+            raise GuestError(f"{self._guest.name} cannot be moved any more: {reason}")
 
     def _warn(self, fixed: FixedParts) -> None:
         limit_ms = self.rounds.downtime_limit_ms
@@ -140,11 +146,11 @@ class Coordinator:
 
     def _switch_over(self) -> None:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate
-        self.clock.start()
-        run_state = self.custody.stop()
+        run_state = self.custody.stop(self.clock.start)
         self.has_stopped = True
         if run_state == "running":
             self._on_guest(False)
+        self._check_guest()
         sections = [*self._guest.save_devices(), encode_global_state(run_state)]
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)

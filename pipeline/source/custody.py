@@ -4,6 +4,7 @@ on record before it is done.
 Invariant: from the intent on the guest goes on here only after a definite no.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -58,12 +59,13 @@ class Custody:
         where = self._commit.guest if self._commit else "source"
         return None if where == "destination" and self._guest.kind == "file" else where
 
-    def stop(self) -> str:
-        """Stop the guest; the run state that it had."""
+    def stop(self, on_record: Callable[[], object] = lambda: None) -> str:
+        """Stop the guest, once that is `on_record`; the run state that it had."""
         assert self._record is not None
         self._run_state = self._guest.run_state()
         for effect in self._guest.effects(self._run_state):
             self._record.add(effect)
+        on_record()
         return self._guest.stop()
 
     def intend(self) -> None:

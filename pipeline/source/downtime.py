@@ -25,6 +25,11 @@ class DowntimeClock:
         if other:
             self.parts[other] = other_ms
 
-    def stop(self) -> None:
-        """The guest runs at the destination."""
-        self.total_ms = (monotonic_ns() - self._began_ns) / 1e6
+    def stop(self, part: str, since_ms: float) -> None:
+        """The guest has run at the destination for `since_ms`; the time before is the last part's.
+
+        What the other end says is not more than the time since the last lap.
+        """
+        since_ms = min(since_ms, (monotonic_ns() - self._lap_ns) / 1e6)
+        self.lap(part, other_ms=since_ms)
+        self.total_ms = (self._lap_ns - self._began_ns) / 1e6 - since_ms

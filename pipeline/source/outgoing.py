@@ -158,7 +158,7 @@ class Outgoing:
         return Coordinator(
             config,
             self.guest,
-            start_tracking(config.tracker, self.guest),
+            start_tracking(config.tracker, self.guest, config.verify),
             self.status,
             reached.way.uri,
             self._tick,

@@ -12,6 +12,7 @@ from pipeline.config.model import Config, FileGuest, QemuGuest
 from pipeline.guests.base import GuestBlock, SourceGuest
 from pipeline.guests.file import FileGuest as File
 from pipeline.guests.synthetic import SyntheticGuest
+from pipeline.source.tracking import why_distrusted
 from protocol.errors import ConfigError, NoSuchGuest
 from protocol.limits import PAGE_BYTES
 
@@ -66,7 +67,7 @@ def _open(config: Config) -> SourceGuest:
 def _probe(config: Config, guest: SourceGuest) -> Probe:
     tracker, reason = "hash", "asked for"
     if config.tracker != "hash":
-        refusal = guest.why_no_uffd()
+        refusal = why_distrusted(guest, config.verify) or guest.why_no_uffd()
         tracker, reason = ("uffd", "works here") if refusal is None else ("hash", refusal)
     pages = sum(block.pages for block in guest.blocks)
     changed, page_s = _watch(guest.blocks, pages)

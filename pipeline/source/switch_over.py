@@ -119,6 +119,5 @@ class SwitchOver:
         """
         timeout_s = self._engine.config.commit_timeout
         self._engine.link.send(c.Commit())
-        self._engine.pump.expect(c.Started, within_s=timeout_s)
-        self._clock.lap("start")
-        self._clock.stop()
+        started = self._engine.pump.expect(c.Started, within_s=timeout_s)
+        self._clock.stop("start", started.since_ms)

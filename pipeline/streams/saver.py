@@ -209,11 +209,10 @@ class Saver:
         """All of it is on the disk: now it gets its name."""
         if self._link.session.stage is not Stage.COMMITTED:
             return
-        began = monotonic_ns()
         try:
             self._file.publish()
         except MigrationError as error:
             self._link.send(c.NotStarted(reason=str(error)[:REASON_CHARS]))
             self._is_over = True
             return
-        self._link.send(c.Started(start_ms=(monotonic_ns() - began) / 1e6, running=False))
+        self._link.send(c.Started(since_ms=0, running=False))

@@ -129,7 +129,7 @@ class FakeDestination(Thread):
             case c.Devices(last=True):
                 self._say(c.Ready(load_ms=0.0))
             case c.Commit():
-                self._say(c.Started(start_ms=0.0, running=True))
+                self._say(c.Started(since_ms=0.0, running=True))
             case c.Cancel() as cancel:
                 self.ending = cancel
             case c.Alive():

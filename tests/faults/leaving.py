@@ -66,7 +66,7 @@ def leave(
     """Migrate `guest` to `uri`, with `at_first(coordinator)` before anything is said."""
     model, status = Config.model_validate(config), StatusMachine()
     timeline = Timeline(status)
-    tracking = start_tracking(model.tracker, guest)
+    tracking = start_tracking(model.tracker, guest, model.verify)
     coordinator = Coordinator(model, guest, tracking, status, uri, lambda _: on_tick(coordinator))
     at_first(coordinator)
     coordinator.migrate()

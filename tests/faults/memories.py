@@ -67,6 +67,10 @@ class LeavingMemory:
         """As ever."""
         return self.why_not_armed()
 
+    def unseen_writers(self) -> list[str]:
+        """Nobody."""
+        return []
+
     def is_dead(self) -> bool:
         """Nothing runs that could end."""
         return False

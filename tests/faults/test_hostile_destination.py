@@ -105,7 +105,7 @@ def never_content(there: FakeDestination) -> None:
         ),
         (never_content, "frame 1 did not arrive, redone 3 times: damaged"),
         (welcomed(c.Applied(seq=99, decompress_ns=0, write_ns=0, uncompared=0)), "applied 99"),
-        (welcomed(c.Started(start_ms=0, running=True)), "received Started in stage moving"),
+        (welcomed(c.Started(since_ms=0, running=True)), "received Started in stage moving"),
         (welcomed(c.Ready(load_ms=0)), "received Ready in stage moving"),
         (welcomed(c.Verified(mismatches=0)), "received Verified in stage moving"),
         (say(c.Ready(load_ms=0)), "received Ready in stage greeted"),

@@ -11,23 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.file_users import FileMapping, FileUser, is_covered, mappings_of, users_of
+from pipeline.file_users import Access, FileMapping, FileUser, is_covered, mappings_of, users_of
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python
+from tests.pipeline.holding import HOLDS
 
 PAGES = 8
 SIZE = PAGES * PAGE_BYTES
-HOLDS = """
-import ctypes, os, sys
-map = ctypes.CDLL(None).mmap
-map.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-fd = os.open(sys.argv[1], os.O_RDWR if "w" in sys.argv[2] else os.O_RDONLY)
-if "m" in sys.argv[2]:
-    map(None, 32768, 3 if "w" in sys.argv[2] else 1, 1, fd, 0)
-    os.close(fd)
-print(1, flush=True)
-input()
-"""
 
 
 @pytest.fixture(name="fd")
@@ -89,22 +79,21 @@ def test_a_memory_file_without_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "opened", "mapped", "writable"),
+    ("how", "opened", "mapped"),
     [
-        ("r", True, False, False),
-        ("w", True, False, True),
-        ("rm", False, True, False),
-        ("wm", False, True, True),
+        ("r", Access.READ, Access.NONE),
+        ("w", Access.WRITE, Access.NONE),
+        ("rm", Access.NONE, Access.READ),
+        ("wm", Access.NONE, Access.WRITE),
     ],
 )
-def test_who_else_has_it(
-    fd: int, tmp_path: Path, how: str, opened: bool, mapped: bool, writable: bool
-) -> None:
+def test_who_else_has_it(fd: int, tmp_path: Path, how: str, opened: Access, mapped: Access) -> None:
     """Another process that has it and is not named, or one that is left out and is."""
     path = str(tmp_path / "memory")
     with python(HOLDS, path, how) as (process, _):
-        ours = FileUser(os.getpid(), open=True, mapped=False, writable=True)
-        theirs = FileUser(process.pid, opened, mapped, writable)
+        ours = FileUser(os.getpid(), Access.WRITE, Access.NONE)
+        theirs = FileUser(process.pid, opened, mapped)
+        assert theirs.writes == ("w" in how)
         assert users_of(fd, [os.getpid()]) == [theirs]
         assert set(users_of(fd, [process.pid])) == {ours}
         assert users_of(fd, [os.getpid(), process.pid]) == []

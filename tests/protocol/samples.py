@@ -48,7 +48,7 @@ MESSAGES: list[AnyMessage] = [
     c.Devices(data=b"\0\xff", last=True),
     c.Ready(load_ms=1.5),
     c.Commit(),
-    c.Started(start_ms=0.5, running=True),
+    c.Started(since_ms=0.5, running=True),
     c.Settled(),
     c.NotStarted(reason="it is dead"),
     c.Cancel(reason="asked for", failed=False),

@@ -88,7 +88,7 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     ("Ready", "load_ms", -0.1),
     ("Ready", "load_ms", math.nan),
     ("Ready", "load_ms", math.inf),
-    ("Started", "start_ms", math.inf),
+    ("Started", "since_ms", math.inf),
     ("NotStarted", "reason", TOO_LONG),
     ("Cancel", "reason", TOO_LONG),
     ("Failed", "reason", TOO_LONG),

@@ -7,6 +7,7 @@ the test's own.
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +48,7 @@ class Qemu:
         accel: str = "tcg",
         machine: str = "pc",
         disk: Path | None = None,
+        more: Sequence[str] = (),
     ) -> None:
         self.folder = folder / name
         self.qmp = self.folder / "qmp"
@@ -56,6 +58,7 @@ class Qemu:
             *("-machine", f"{machine},memory-backend=ram", "-accel", accel),
             *(("-S", "-incoming", "defer") if incoming else ()),
             *(() if disk is None else ("-drive", f"if=ide,format=qcow2,file={disk}")),
+            *more,
         ]
 
     def __enter__(self) -> Self:

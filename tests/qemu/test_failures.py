@@ -88,6 +88,15 @@ def test_the_destination_is_killed_while_it_loads(folder: Path) -> None:
         kill_while_it_loads(folder, machines)
 
 
+def test_memory_is_plugged_in_meanwhile(folder: Path) -> None:
+    """A guest that arrives without it; or one that is stopped before anybody looks."""
+    with pair(folder) as machines:
+        more = {"qom_type": "memory-backend-ram", "id": "more", "size": 1 << 20}
+        words = failed(folder, machines, lambda _: machines.here.monitor.ask("object-add", **more))
+        assert "it has other memory than before" in words
+        assert "STOP" not in [event["event"] for event in machines.here.monitor.events]
+
+
 def hang_up(machine: Qemu) -> None:
     """Close the connections of whoever talks to a machine's monitor."""
     pidfd = os.pidfd_open(machine.process.pid)

@@ -1,9 +1,11 @@
 """What a QEMU is, and what is in the way of its migration, asked and not changed."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.monitor import QemuMonitor, QemuRefused
 from pipeline.guests.qemu.ram import Backend, backends
 from pipeline.guests.qemu.settings import IGNORE_SHARED, LATE_ACTIVATE, capabilities_of
 from pipeline.guests.qemu.state import is_migrating
@@ -58,6 +60,17 @@ def destination_obstacles(monitor: QemuMonitor) -> list[str]:
     if monitor.ask("query-migrate").get("status", "none") != "none":
         return ["a migration into it has begun already"]
     return []
+
+
+def unseen_writers(monitor: QemuMonitor) -> Iterator[str]:
+    """What changes a machine's memory behind the back of write-protection: reads of drives that go
+    there without a copy, and a balloon, whose free-page reporting punches holes, too."""
+    for node in monitor.ask("query-named-block-nodes", flat=True):
+        if node["cache"]["direct"]:
+            yield f"drive {node['node-name']} bypasses the cache"
+    with suppress(QemuRefused):
+        monitor.ask("query-balloon")
+        yield "it has a balloon"
 
 
 def _has_writable_disks(monitor: QemuMonitor) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.guests.base import Mapping
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
-from pipeline.guests.qemu.machine import machine_of, source_obstacles
-from pipeline.guests.qemu.ram import whole_mapping
+from pipeline.guests.qemu.machine import source_obstacles, unseen_writers
+from pipeline.guests.qemu.ram import backends, whole_mapping
 from pipeline.guests.qemu.settings import Settings
 from pipeline.injection.attach import Attached, attach, why_not
 from pipeline.records.record import AnyEffect, StoppedQemu
@@ -40,7 +40,11 @@ class QemuGuest(AttachedQemu):
     @property
     def unsavable(self) -> str | None:
         """What blocks its migration now."""
-        return "; ".join(source_obstacles(self._monitor)) or None
+        found = source_obstacles(self._monitor)
+        there = {one.name: one.size_bytes // PAGE_BYTES for one in backends(self._monitor)}
+        if there != {block.name: block.pages for block in self.blocks}:
+            found.append("it has other memory than before: begin anew")
+        return "; ".join(found) or None
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """Its settings are changed while its state is saved; one that runs is stopped."""
@@ -85,6 +89,10 @@ class QemuGuest(AttachedQemu):
         """What would stand in the way of a tracer."""
         return why_not(self.process.pid, sandboxed=SANDBOXED)
 
+    def unseen_writers(self) -> list[str]:
+        """Direct I/O, and a balloon."""
+        return list(unseen_writers(self._monitor))
+
     def stop(self) -> str:
         """Stop its processors; the run state that it had when it was first stopped."""
         before = self.run_state()
@@ -125,21 +133,14 @@ class QemuGuest(AttachedQemu):
                 self._monitor.ask("quit")
 
     def save_devices(self) -> list[Section]:
-        """Its device state, as it saves it by itself; its memory must be what it was."""
+        """Its device state, as it saves it by itself."""
         assert self._settings is not None, "on record before it is stopped"
-        self._check_memory()
         try:
             self._settings.change()
             saved = state.save(self._monitor)
         finally:
             self._settings.put_back()
         return [Section(state.SECTION, 0, state.VERSION, saved)]
-
-    def _check_memory(self) -> None:
-        found = machine_of(self._monitor)
-        there = {one.name: one.size_bytes // PAGE_BYTES for one in found.memory}
-        if there != {block.name: block.pages for block in self.blocks}:
-            raise GuestError("the machine has other memory than when its migration began")
 
     def close(self) -> None:
         """Let go of it, as it is. Idempotent."""

@@ -1,5 +1,6 @@
 """Whose the guest is at the destination: on record before anything is done, and answered for."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def test_it_is_started_behind_ready(guest: ArrivingMemory, custody: Custody) -> 
     assert step() is Step.STARTED
     assert not custody.refuse("late")
     assert step() is Step.STARTED
+
+
+def test_the_source_hears_since_when_it_runs(
+    custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A downtime that goes on while a slow disk keeps that it is over."""
+    custody.ready()
+    monkeypatch.setattr("protocol.commit.DestinationCommit.started", lambda _: time.sleep(0.05))
+    assert 50 <= custody.begin(run=True).since_ms < 5000
 
 
 def test_what_cannot_be_kept_is_answered_all_the_same(

@@ -17,12 +17,24 @@ def test_the_parts_add_up_to_the_whole(clock: Clock) -> None:
     downtime = DowntimeClock()
     clock.forward(1000)
     downtime.start()
-    for number, part in enumerate("abcdef", 1):
+    for number, part in enumerate("abcde", 1):
         clock.forward(number)
         downtime.lap(part)
-    downtime.stop()
+    clock.forward(10)
+    downtime.stop("f", since_ms=4)
     assert downtime.parts == {part: number for number, part in enumerate("abcdef", 1)}
     assert downtime.total_ms == 21
+
+
+def test_a_guest_that_claims_to_run_for_longer_than_it_was_told(clock: Clock) -> None:
+    """A downtime that is less than nothing, because a clock, or the other end, is wrong."""
+    downtime = DowntimeClock()
+    downtime.start()
+    clock.forward(7)
+    downtime.lap("load")
+    clock.forward(3)
+    downtime.stop("start", since_ms=1e9)
+    assert (downtime.parts, downtime.total_ms) == ({"load": 7, "start": 0}, 7)
 
 
 def test_a_lap_may_hold_what_the_other_end_took(clock: Clock) -> None:

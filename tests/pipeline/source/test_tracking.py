@@ -1,6 +1,7 @@
 """Which tracker a migration takes: as asked, or as it is possible, and it says why."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from pipeline.guests.base import GuestBlock, Mapping, SourceGuest
 from pipeline.source.tracking import start_tracking
 from protocol.errors import ConfigError
+from protocol.limits import PAGE_BYTES
+from tests.pipeline.guests.helpers import python
+from tests.pipeline.holding import HOLDS
 
 BLOCKS = [GuestBlock("ram", 100, -1), GuestBlock("rom", 7, -1)]
 MAPPINGS = [Mapping(1, 42, 0x7000), Mapping(0, 42, 0x1000)]
@@ -20,6 +24,8 @@ class Guest:
     mappings: list[Mapping]
     blocks: list[GuestBlock] = field(default_factory=lambda: BLOCKS)
     armed: int = 0
+    unseen: list[str] = field(default_factory=list)
+    process = None
 
     def arm(self) -> list[Mapping]:
         """What is registered."""
@@ -29,6 +35,10 @@ class Guest:
     def why_not_armed(self) -> str:
         """The reason."""
         return "this kernel is too old"
+
+    def unseen_writers(self) -> list[str]:
+        """Who else writes."""
+        return self.unseen
 
     def disarm(self) -> None:
         """Count it."""
@@ -67,7 +77,7 @@ def guest(*mappings: Mapping) -> SourceGuest:
 @pytest.mark.parametrize(("wanted", "reason"), [("auto", "works here"), ("uffd", "asked for")])
 def test_uffd_is_taken_where_it_works(wanted: str, reason: str) -> None:
     """A scan of one block with the address or the size of another."""
-    tracking = start_tracking(wanted, guest(*MAPPINGS))
+    tracking = start_tracking(wanted, guest(*MAPPINGS), "full")
     assert (tracking.name, tracking.reason) == ("uffd", reason)
     scans = cast(dict[int, Scan], tracking.scans)
     assert scans == {
@@ -78,7 +88,7 @@ def test_uffd_is_taken_where_it_works(wanted: str, reason: str) -> None:
 
 def test_auto_takes_hash_where_uffd_cannot_be_had_and_says_why() -> None:
     """A migration that fails for want of a kernel feature that it can do without."""
-    tracking = start_tracking("auto", guest())
+    tracking = start_tracking("auto", guest(), "full")
     assert (tracking.name, tracking.scans) == ("hash", {})
     assert tracking.reason == "this kernel is too old"
 
@@ -86,20 +96,44 @@ def test_auto_takes_hash_where_uffd_cannot_be_had_and_says_why() -> None:
 def test_uffd_by_name_is_had_or_refused() -> None:
     """Another tracker than the one that was asked for."""
     with pytest.raises(ConfigError, match="tracker: uffd cannot be had: this kernel is too old"):
-        start_tracking("uffd", guest())
+        start_tracking("uffd", guest(), "full")
+
+
+@pytest.mark.parametrize("verify", ["frames", "off"])
+def test_uffd_is_not_trusted_where_something_is_unseen(verify: str) -> None:
+    """A page that arrives stale, and nobody compares."""
+    balloon = Guest(MAPPINGS, unseen=["it has a balloon"])
+    tracking = start_tracking("auto", cast(SourceGuest, balloon), verify)
+    assert (tracking.name, balloon.armed) == ("hash", 0)
+    assert "it has a balloon" in tracking.reason
+    with pytest.raises(ConfigError, match="it has a balloon"):
+        start_tracking("uffd", cast(SourceGuest, balloon), verify)
+    assert start_tracking("auto", cast(SourceGuest, balloon), "full").name == "uffd"
+
+
+@pytest.mark.parametrize(("how", "taken"), [("r", "uffd"), ("w", "hash"), ("wm", "hash")])
+def test_uffd_is_not_trusted_where_others_can_write(tmp_path: Path, how: str, taken: str) -> None:
+    """Memory that somebody else writes, and no mark shows it."""
+    path = tmp_path / "memory"
+    path.write_bytes(bytes(8 * PAGE_BYTES))
+    with path.open("rb") as file, python(HOLDS, str(path), how) as (process, _):
+        shared = Guest(MAPPINGS, [GuestBlock("ram", 8, file.fileno())] * 2)
+        tracking = start_tracking("auto", cast(SourceGuest, shared), "frames")
+        assert tracking.name == taken
+        assert taken == "uffd" or f"process {process.pid}" in tracking.reason
 
 
 def test_hash_by_name_leaves_the_guest_alone() -> None:
     """A registration that nobody needs and that costs the guest a fault a page."""
     registered = Guest(MAPPINGS)
-    tracking = start_tracking("hash", cast(SourceGuest, registered))
+    tracking = start_tracking("hash", cast(SourceGuest, registered), "full")
     assert (tracking.name, tracking.reason, tracking.scans) == ("hash", "asked for", {})
     assert registered.armed == 0
 
 
 def test_close_lets_go_of_every_page_map() -> None:
     """A page map of the guest's process that stays open after the migration."""
-    tracking = start_tracking("auto", guest(*MAPPINGS))
+    tracking = start_tracking("auto", guest(*MAPPINGS), "full")
     tracking.close()
     assert [cast(Scan, scan).closed for scan in tracking.scans.values()] == [1, 1]
-    start_tracking("hash", guest()).close()
+    start_tracking("hash", guest(), "full").close()
