@@ -1,5 +1,6 @@
 """Two machines that a test moves a guest between, and what they have to be like afterwards."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from tests.qemu.machine import QEMU, Qemu
 from tests.qemu.sector import Guest
 from tests.system.migrations import settings
 
+KVM = "/dev/kvm"
 GUEST = Guest(mib=64, working=range(1024, 2048), dirty_rate=2000, tick_ms=5)
 needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
+needs_kvm = pytest.mark.skipif(not os.access(KVM, os.R_OK | os.W_OK), reason=f"no {KVM} here")
 SETTINGS = ("query-migrate-capabilities", "query-migrate-parameters")
 
 
@@ -81,11 +84,18 @@ def _descriptors(pid: int) -> list[Path]:
 
 @contextmanager
 def pair(
-    folder: Path, *, guest: Guest = GUEST, machine: str = "pc", disk: Path | None = None
+    folder: Path,
+    *,
+    guest: Guest = GUEST,
+    machine: str = "pc",
+    disk: Path | None = None,
+    accel: str = "tcg",
 ) -> Iterator[Pair]:
     """Two machines with one disk; the one that waits is a `machine`, and has room for `guest`."""
     with (
-        Qemu(folder, "here", GUEST, disk=disk) as one,
-        Qemu(folder, "there", guest, machine=machine, disk=disk, incoming=True) as other,
+        Qemu(folder, "here", GUEST, disk=disk, accel=accel) as one,
+        Qemu(
+            folder, "there", guest, machine=machine, disk=disk, accel=accel, incoming=True
+        ) as other,
     ):
         yield Pair(one, other)

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.pairs import GUEST, needs_qemu, pair
+from tests.qemu.pairs import GUEST, needs_kvm, needs_qemu, pair
 from tests.system.migrations import Command
 
 
 @needs_qemu
+@pytest.mark.parametrize("accel", ["tcg", pytest.param("kvm", marks=needs_kvm)])
 @pytest.mark.parametrize("tracker", ["hash", "uffd"])
-def test_it_moves(folder: Path, tracker: str) -> None:
+def test_it_moves(folder: Path, accel: str, tracker: str) -> None:
     """A guest that starts anew, twice or nowhere, or whose memory was damaged on the way."""
-    with pair(folder) as machines:
+    with pair(folder, accel=accel) as machines:
         with Command(folder, "run", config=machines.config(tracker=tracker)) as run:
             assert run.code() == 0, run.words
             result = run.result()
