@@ -43,6 +43,25 @@ class GuestStatistics:
     gap_ms: float | None = None
 
 
+class Throttle(Protocol):
+    """Takes processor time from a guest that writes faster than its pages travel.
+
+    What a kind of guest has to bring so that it can be throttled (auto-converge); none does yet.
+    What it changes outside of its own process goes on record before, as an effect.
+    """
+
+    how: str
+    """By what it is done, for the result."""
+
+    def take(self, percent: int) -> None:
+        """From now on the guest's processors have so much less time; GuestError where that fails."""
+        ...
+
+    def release(self) -> None:
+        """They have all of it again. Idempotent."""
+        ...
+
+
 class SourceGuest(Protocol):
     """A guest that is to leave. GuestError where it does not do what it is asked."""
 

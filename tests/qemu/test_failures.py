@@ -133,14 +133,28 @@ def test_a_connection_that_is_lost_is_made_anew(folder: Path) -> None:
         machines.assert_moved(GUEST.ticks_of_a_pass)
 
 
-def test_its_disk_can_be_written_after_a_failure(folder: Path) -> None:
+def kill_when_it_has_loaded(folder: Path, machines: Pair) -> None:
+    """Migrate, and kill the destination's machine when nothing but the commit is missing."""
+    config = machines.config(capabilities={"pause-before-switchover": True})
+    with Command(folder, "run", config=config) as run:
+        run.wait_for("pre-switchover")
+        assert machines.there.status() == "paused"
+        machines.there.process.kill()
+        assert run.code() == 1, run.words
+    machines.assert_stayed()
+
+
+@pytest.mark.parametrize("fail", [kill_while_it_loads, kill_when_it_has_loaded])
+def test_its_disk_can_be_written_after_a_failure(
+    folder: Path, fail: Callable[[Path, Pair], None]
+) -> None:
     """A disk whose lock the destination has, so that the machine cannot go on at the source."""
     if shutil.which("qemu-img") is None:
         pytest.skip("qemu-img is not installed")
     disk = folder / "disk"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"], check=True)
     with pair(folder, disk=disk) as machines:
-        kill_while_it_loads(folder, machines)
+        fail(folder, machines)
         write(machines.here, disk, 0xAB)
         with Qemu(folder, "again", GUEST, incoming=True, disk=disk) as there:
             again = machines.config() | {"destination": {"qmp": str(there.qmp)}}
