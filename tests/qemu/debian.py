@@ -11,6 +11,11 @@ from tempfile import TemporaryDirectory
 FETCH_S = 300
 KERNEL = "linux-image-cloud-amd64"
 BUSYBOX = "busybox-static"
+DISK_DRIVERS = (
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
+    "virtio_blk",
+)
+"""In the order in which they can be loaded."""
 INTERPRETER = b"/ld-linux"
 """What a program has in it that needs shared libraries."""
 
@@ -24,6 +29,14 @@ def kernel() -> Path:
     image = "vmlinuz-*-cloud-amd64"
     installed = sorted(Path("/boot").glob(image))
     return (installed or sorted((unpacked(_image_package()) / "boot").glob(image)))[-1]
+
+
+def disk_drivers(image: Path) -> tuple[Path, ...]:
+    """What a kernel of Debian's loads for a virtio disk, without what is built in."""
+    version = image.name.removeprefix("vmlinuz-")
+    modules = image.parents[1] / "lib/modules" / version / "kernel/drivers"
+    found = [sorted(modules.glob(f"*/{name}.ko*")) for name in DISK_DRIVERS]
+    return tuple(paths[0] for paths in found if paths)
 
 
 def busybox() -> Path:

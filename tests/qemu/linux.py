@@ -1,9 +1,11 @@
 """A Linux guest: Debian's kernel, and a first program that checks files of its own for ever.
 
 It says what the guest of `sector.py` says: "up", heartbeats "t COUNTER SECONDS" (by its own
-clock), "bad FILE"; and "round N" when it has looked at all files once more.
+clock), "bad FILE"; and "round N" when it has looked at all files once more. One with a disk reads
+that for ever, too, and says "bad disk", and "disk N" when it has looked at all of it once more.
 """
 
+import hashlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ heart() {  # one process for ever: it waits at a pipe that nobody writes to
 for i in $(seq 0 LAST_FILE); do make $i; done
 echo up
 heart &
+[ ! -e /disk ] || sh /disk &
 round=0
 while :; do
     for i in $(seq 0 LAST_FILE); do
@@ -51,6 +54,51 @@ while :; do
     echo "round $round"
 done
 """
+DISK = r"""
+for driver in DRIVERS; do insmod /drivers/$driver; done
+exec 3< /dev/vda  # while somebody has it open, what was read of it stays in memory
+blockdev --setra READ_AHEAD /dev/vda
+pass=0
+while :; do
+    echo 1 > /proc/sys/vm/drop_caches
+    cat /dev/vda > /dev/null  # lands; what is summed is what stayed
+    sum=$(md5sum < /dev/vda)
+    [ "$sum" = "SUM  -" ] || echo "bad disk"
+    pass=$((pass + 1))
+    echo "disk $pass"
+done
+"""
+READ_AHEAD_SECTORS = 32768
+"""16 MiB: the more is in flight at once, the longer each read of it takes."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An image whose content lands in a guest's memory by direct I/O, past its processor.
+
+    How much a tracker misses depends on the disk that has it: `uffd` 99 to 1,885 pages a
+    migration at 20 MB/s, none in 12 migrations at 2.5 GB/s.
+    """
+
+    image: Path
+    drivers: tuple[Path, ...]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those that attach it, to two machines at once."""
+        drive = f"if=none,id=disk,format=raw,cache=none,readonly=on,file={self.image}"
+        return ("-drive", drive, "-device", "virtio-blk-pci,drive=disk")
+
+    @property
+    def programs(self) -> dict[str, bytes]:
+        """What the guest reads it with."""
+        given = {
+            "DRIVERS": " ".join(driver.name for driver in self.drivers),
+            "READ_AHEAD": str(READ_AHEAD_SECTORS),
+            "SUM": hashlib.md5(self.image.read_bytes()).hexdigest(),
+        }
+        drivers = {f"drivers/{driver.name}": driver.read_bytes() for driver in self.drivers}
+        return {"disk": _filled(DISK, given), **drivers}
 
 
 @dataclass(frozen=True)
@@ -62,20 +110,25 @@ class Linux:
     mib: int = 256
     files: int = 32
     file_bytes: int = 256 << 10
+    disk: Disk | None = None
 
     def boot(self, folder: Path, _: str) -> list[str]:
-        """Options that boot it from files, without a disk."""
+        """Options that boot it from files, never from its disk."""
         archive = folder / "initramfs"
         archive.write_bytes(self._initramfs())
         words = ("-kernel", str(self.kernel), "-initrd", str(archive), "-append", COMMAND_LINE)
-        return [*words, "-no-reboot"]
+        return [*words, "-no-reboot", *(self.disk.options if self.disk else ())]
 
     def _initramfs(self) -> bytes:
         given = {"LAST_FILE": str(self.files - 1), "FILE_BYTES": str(self.file_bytes)}
-        init = INIT
-        for name, value in given.items():
-            init = init.replace(name, value)
-        return cpio({"bin/busybox": self.busybox.read_bytes(), "init": init.encode()})
+        programs = {"bin/busybox": self.busybox.read_bytes(), "init": _filled(INIT, given)}
+        return cpio(programs | (self.disk.programs if self.disk else {}))
+
+
+def _filled(script: str, given: Mapping[str, str]) -> bytes:
+    for name, value in given.items():
+        script = script.replace(name, value)
+    return script.encode()
 
 
 class Entry(NamedTuple):

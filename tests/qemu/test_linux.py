@@ -1,16 +1,19 @@
 """A Linux guest boots, works, and notices what happens to its files."""
 
 import mmap
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.qemu import debian
-from tests.qemu.linux import Linux, cpio
+from tests.qemu.linux import Disk, Linux, cpio
 from tests.qemu.machine import QEMU, Qemu
 from tests.qemu.moving import move, pair
 from tests.qemu.pairs import config_of
@@ -20,6 +23,7 @@ slow = pytest.mark.slow
 BOOT_S = 60.0
 """4.5 s on a machine with 2 cores and other things to do."""
 ROUND_S = 60.0
+DISK_BYTES = 32 << 20
 WAYS = 6
 """There and back, three times."""
 
@@ -34,15 +38,24 @@ def linux() -> Linux:
         pytest.skip(str(error))
 
 
-def wait_rounds(machine: Qemu, rounds: int = 1) -> None:
-    """Until it has looked at all of its files so many times, from now on."""
+@pytest.fixture
+def reader(folder: Path, linux: Linux) -> Iterator[Linux]:
+    """A guest that reads a disk all the time."""
+    image = folder / "disk"
+    image.write_bytes(os.urandom(DISK_BYTES))
+    yield replace(linux, disk=Disk(image, debian.disk_drivers(linux.kernel)))
+    image.unlink()
+
+
+def wait_rounds(machine: Qemu, rounds: int = 1, of: str = "round") -> None:
+    """Until it has looked at all of its files, or its disk, so many times, from now on."""
     serial, after = machine.serial, len(machine.lines())
 
     def looked() -> bool:
-        ends = [line for line in serial.lines[after:] if line.text.startswith("round ")]
+        ends = [line for line in serial.lines[after:] if line.text.startswith(f"{of} ")]
         return len(ends) > rounds  # the first one had begun before
 
-    serial.wait(f"{rounds} rounds", looked, ROUND_S)
+    serial.wait(f"{rounds} {of}s", looked, ROUND_S)
 
 
 def damage_files(machine: Qemu, text: bytes) -> int:
@@ -102,6 +115,23 @@ def test_it_goes_there_and_back_three_times(folder: Path, linux: Linux) -> None:
             assert here.gap(there)[1] == 1
             assert (here.bad(), there.bad()) == ([], [])
             here = there
+
+
+@slow
+def test_direct_io_in_flight_is_not_lost(folder: Path, reader: Linux) -> None:
+    """Pages that a disk fills behind the tracker's back, and nobody looks at after the stop."""
+    with (
+        Qemu(folder, "here", reader) as here,
+        Qemu(folder, "there", reader, incoming=True) as there,
+    ):
+        here.wait_up(BOOT_S)
+        wait_rounds(here, of="disk")
+        with Command(folder, "run", config=config_of(here, there, tracker="uffd")) as run:
+            assert run.code() == 0, run.words
+            assert run.result().tracker == "uffd"
+        wait_rounds(there, of="disk")
+        assert here.gap(there)[1] == 1
+        assert (here.bad(), there.bad()) == ([], [])
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
