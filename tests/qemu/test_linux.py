@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ BOOT_S = 60.0
 """4.5 s on a machine with 2 cores and other things to do."""
 ROUND_S = 60.0
 DISK_BYTES = 32 << 20
+SLOW_BYTES_A_SECOND = 20_000_000
 WAYS = 6
 """There and back, three times."""
 
@@ -117,12 +118,28 @@ def test_it_goes_there_and_back_three_times(folder: Path, linux: Linux) -> None:
             here = there
 
 
+@contextmanager
+def slow_disk(machine: Qemu, device: int) -> Iterator[None]:
+    """What a machine reads from a device takes its time, where that can be had (cgroup v1)."""
+    group, pid = Path(f"/sys/fs/cgroup/blkio/pageferry-test-{os.getpid()}"), machine.process.pid
+    limit = f"{os.major(device)}:{os.minor(device)} {SLOW_BYTES_A_SECOND}"
+    with ExitStack() as undo:
+        with suppress(OSError):
+            group.mkdir()
+            undo.callback(group.rmdir)
+            (group / "blkio.throttle.read_bps_device").write_text(limit)
+            (group / "cgroup.procs").write_text(str(pid))
+            undo.callback((group.parent / "cgroup.procs").write_text, str(pid))
+        yield
+
+
 @slow
 def test_direct_io_in_flight_is_not_lost(folder: Path, reader: Linux) -> None:
     """Pages that a disk fills behind the tracker's back, and nobody looks at after the stop."""
     with (
         Qemu(folder, "here", reader) as here,
         Qemu(folder, "there", reader, incoming=True) as there,
+        slow_disk(here, folder.stat().st_dev),
     ):
         here.wait_up(BOOT_S)
         wait_rounds(here, of="disk")
