@@ -54,7 +54,7 @@ class Throttle(Protocol):
     """By what it is done, for the result."""
 
     def take(self, percent: int) -> None:
-        """From now on the guest's processors have so much less time; GuestError where that fails."""
+        """Let its processors have so much less time from now on; GuestError where that fails."""
         ...
 
     def release(self) -> None:
