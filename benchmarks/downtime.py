@@ -16,17 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.against_qemu import count, memory_bytes
 from benchmarks.pageferry_peer import run
-from benchmarks.report import machine
+from benchmarks.report import machine, spread_table
 from protocol.limits import PAGE_BYTES
 from tests.qemu.machine import Qemu
 from tests.qemu.pairs import config_of
@@ -103,22 +101,10 @@ def measure(move: Callable[[Path], dict[str, Any]], runs: int) -> list[dict[str,
     return results
 
 
-def figures(result: dict[str, Any]) -> dict[str, float]:
+def figures(result: dict[str, Any]) -> dict[str, float | None]:
     """Milliseconds of the whole, of the gap seen from outside, and of each part."""
     gap = result.get("gap", result["guest-gap"])
     return {"downtime": result["downtime"], "gap": gap, **result["downtime-parts"]}
-
-
-def table(results: list[dict[str, Any]]) -> Table:
-    """A row for the whole and for each of its parts, in ms."""
-    made = Table("ms", "median", "95 %", "largest")
-    rows = [figures(result) for result in results]
-    for name in rows[0]:
-        values = sorted(row[name] for row in rows if row[name] is not None)
-        if values:
-            nearly = values[-(-95 * len(values) // 100) - 1]
-            made.add_row(name, *(f"{ms:.1f}" for ms in (median(values), nearly, values[-1])))
-    return made
 
 
 def main() -> int:
@@ -127,7 +113,7 @@ def main() -> int:
     about = machine(None)
     move = {"synthetic": move_synthetic, "qemu": move_qemu}[options.guest]
     results = measure(partial(move, options), options.runs)
-    Console(highlight=False).print(table(results))
+    Console(highlight=False).print(spread_table([figures(result) for result in results]))
     if options.json:
         options.json.write_text(json.dumps({"machine": about, "runs": results}, indent=2) + "\n")
     return 0

@@ -91,6 +91,17 @@ def ratios_table(ratios: dict[tuple[str, str], float]) -> Table:
     return table
 
 
+def spread_table(runs: list[dict[str, float | None]]) -> Table:
+    """A row for each figure, in ms; runs that did not reach one are left out of it."""
+    table = Table("ms", "median", "95 %", "largest")
+    for name in runs[0]:
+        values = sorted(ms for run in runs if (ms := run[name]) is not None)
+        if values:
+            nearly = values[-(-95 * len(values) // 100) - 1]
+            table.add_row(name, *(f"{ms:.1f}" for ms in (median(values), nearly, values[-1])))
+    return table
+
+
 def as_json(results: Results, about: dict[str, str]) -> dict[str, Any]:
     """Every figure; `wire_bytes` as each tells it (QEMU's multifd may count raw bytes)."""
     return {

@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from time import perf_counter, sleep
 
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.against_qemu import count, memory_bytes
+from benchmarks.report import spread_table
 from pipeline.guests.qemu.source import QemuGuest
 from pipeline.injection.attach import attach
 from pipeline.uffd import WrittenScan
@@ -52,9 +51,9 @@ def machine(options: argparse.Namespace) -> Iterator[Qemu]:
         yield made
 
 
-def measure(pid: int, address: int, pages: int) -> dict[str, float]:
+def measure(pid: int, address: int, pages: int) -> dict[str, float | None]:
     """Milliseconds of one run."""
-    times = {}
+    times: dict[str, float | None] = {}
     with (
         attach(pid, [(address, pages * PAGE_BYTES)], sandboxed=True) as attached,
         WrittenScan(pid, address, pages) as scan,
@@ -68,16 +67,6 @@ def measure(pid: int, address: int, pages: int) -> dict[str, float]:
     return times
 
 
-def table(runs: list[dict[str, float]]) -> Table:
-    """A row for each figure."""
-    made = Table("ms", "median", "95 %", "largest")
-    for name in runs[0]:
-        values = sorted(run[name] for run in runs)
-        nearly = values[-(-95 * len(values) // 100) - 1]
-        made.add_row(name, *(f"{ms:.2f}" for ms in (median(values), nearly, values[-1])))
-    return made
-
-
 def main() -> int:
     """0: all were attached to."""
     options = arguments()
@@ -87,7 +76,7 @@ def main() -> int:
         guest.close()
         pid = tracked.process.pid
         runs = [measure(pid, mapping.address, pages) for _ in range(options.runs)]
-    Console(highlight=False).print(table(runs))
+    Console(highlight=False).print(spread_table(runs))
     return 0
 
 
