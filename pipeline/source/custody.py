@@ -66,7 +66,8 @@ class Custody:
         for effect in self._guest.effects(self._run_state):
             self._record.add(effect)
         on_record()
-        return self._guest.stop()
+        self._run_state = self._guest.stop()
+        return self._run_state
 
     def intend(self) -> None:
         """Keep that the guest is about to be given away."""
@@ -106,7 +107,7 @@ class Custody:
         """
         if self.alive != "source":
             return False
-        lets_run = self._run_state == "running"
+        lets_run = self._run_state in ("running", "suspended")  # who stops one wakes it first
         try:
             if lets_run:
                 self._guest.resume()

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.injection.ptrace import take_descriptor
 from tests.pipeline.guests.helpers import wait_until
+from tests.pipeline.monitor.talking import Client
 from tests.qemu.machine import Qemu
 from tests.qemu.pairs import GUEST, Pair, needs_qemu, pair
 from tests.qemu.sector import Guest
@@ -69,6 +70,36 @@ def test_it_is_cancelled(folder: Path) -> None:
             assert run.code() == 130, run.words
         machines.assert_stayed()
         assert machines.there.status() == "inmigrate"
+
+
+def test_one_that_sleeps_is_cancelled(folder: Path) -> None:
+    """A machine that was woken to be stopped, and that nobody lets go on."""
+    with pair(folder) as machines:
+        machines.here.monitor.ask("human-monitor-command", command_line="o /w 0x604 0x2400")
+        wait_until(lambda: machines.here.status() == "suspended")
+        config = machines.config(capabilities={"pause-before-switchover": True})
+        with Command(folder, "run", config=config) as run:
+            run.wait_for("pre-switchover")
+            run.process.send_signal(signal.SIGINT)
+            assert run.code() == 130, run.words
+        wait_until(lambda: machines.here.status() == "running")
+
+
+def test_it_went_on_while_it_was_moved(folder: Path) -> None:
+    """A guest that is rolled back to where it was when its state was saved."""
+    with pair(folder) as machines:
+        config = machines.config(capabilities={"pause-before-switchover": True})
+        path = folder / "run.qmp"
+        with Command(folder, "run", "--qmp", str(path), config=config) as run:
+            run.wait_for("pre-switchover")
+            machines.here.monitor.ask("cont")
+            machines.here.wait_beats(3)
+            machines.here.monitor.ask("stop")
+            with Client(path) as driver:
+                driver.ask("migrate-continue", state="pre-switchover")
+            assert run.code() == 1, run.words
+            assert "somebody has let the machine go on" in run.words
+        machines.assert_stayed()
 
 
 def kill_while_it_loads(folder: Path, machines: Pair) -> None:

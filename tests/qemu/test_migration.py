@@ -9,7 +9,7 @@ from tests.system.migrations import Command
 
 
 @needs_qemu
-@pytest.mark.parametrize("accel", ["tcg", pytest.param("kvm", marks=needs_kvm)])
+@pytest.mark.parametrize("accel", ["tcg", pytest.param("kvm", marks=[needs_kvm, pytest.mark.slow])])
 @pytest.mark.parametrize("tracker", ["hash", "uffd"])
 def test_it_moves(folder: Path, accel: str, tracker: str) -> None:
     """A guest that starts anew, twice or nowhere, or whose memory was damaged on the way."""

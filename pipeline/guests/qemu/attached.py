@@ -6,13 +6,15 @@ from time import monotonic, sleep
 
 from pipeline.guests.base import GuestBlock, GuestStatistics
 from pipeline.guests.conversation import close_all
+from pipeline.guests.memory import lock
 from pipeline.guests.qemu.machine import machine_of, obstacles
 from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.guests.qemu.ram import open_block
 from pipeline.records.processes import Process
-from protocol.errors import GuestError, NoSuchGuest
+from protocol.errors import ConfigError, GuestError, NoSuchGuest
 
 STATE_S = 5.0
+LOCK_S = 2.0
 _LOOK_S = 0.001
 
 
@@ -44,6 +46,7 @@ class AttachedQemu:
             raise NoSuchGuest(f"{self.name} cannot take part: {'; '.join(in_the_way)}")
         for backend in found.memory:
             self.blocks.append(open_block(backend, self.process.pid, writable=writable))
+            _lock(self.blocks[-1], Path(backend.path))
         return found.kind
 
     @property
@@ -75,6 +78,20 @@ class AttachedQemu:
         close_all(block.fd for block in self.blocks)
         self.blocks = []
         self._monitor.close()
+
+
+def _lock(block: GuestBlock, path: Path) -> None:
+    """As `lock`; the workers of an end that was killed have it for a moment longer."""
+    until = monotonic() + LOCK_S
+    while True:
+        try:
+            return lock(block.fd, path)
+        except ConfigError as error:
+            if monotonic() > until:
+                raise NoSuchGuest(
+                    f"memory {block.name}: {error}, or it is another machine's memory, too"
+                ) from None
+        sleep(_LOOK_S)
 
 
 def let_run(monitor: QemuMonitor) -> None:

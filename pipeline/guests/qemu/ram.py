@@ -89,10 +89,21 @@ def _is_all_mapped(pid: int, fd: int, backend: Backend) -> bool:
 
 
 def _descriptors(pid: int, backend: Backend) -> list[Path]:
-    """What the process has open below the path that the backend names."""
+    """What the process has open that is the backend's file."""
     found = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            if str(path.readlink()).startswith(backend.path):
-                found.append(path)
+    with suppress(OSError):
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if is_file_of(backend, str(path.readlink())):
+                    found.append(path)
     return found
+
+
+def is_file_of(backend: Backend, link: str) -> bool:
+    """Whether what /proc tells of a descriptor is the file of a backend: the one at its path,
+    removed perhaps, or, in the folder that the path is, one that QEMU has named after it."""
+    name = link.removesuffix(" (deleted)")
+    if name == backend.path:
+        return True
+    made = name.removeprefix(f"{backend.path.rstrip('/')}/qemu_back_mem.")
+    return made != name and made.rpartition(".")[0] in (backend.name, f"_objects_{backend.name}")

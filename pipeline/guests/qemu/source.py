@@ -15,6 +15,8 @@ from protocol.devices import Section
 from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
 
+SAVED = "postmigrate"
+"""The run state of a machine whose device state was saved, until somebody lets it go on."""
 SANDBOXED = True
 """QEMU's own filter (-sandbox on) lists what it forbids; userfaultfd and close are not there."""
 
@@ -50,7 +52,7 @@ class QemuGuest(AttachedQemu):
         """Its settings are changed while its state is saved; one that runs is stopped."""
         self._settings = Settings(self._monitor)
         before = self._settings.before
-        if run_state != "running":
+        if run_state not in ("running", "suspended"):
             return (before,)
         return before, StoppedQemu(before.qemu, before.qmp)
 
@@ -105,7 +107,7 @@ class QemuGuest(AttachedQemu):
 
     def check_stopped(self) -> None:
         """GuestError where somebody else has let it go on."""
-        if self.run_state() == "running":
+        if self.run_state() != SAVED:
             raise GuestError("somebody has let the machine go on while it was moved")
 
     def resume(self) -> None:
