@@ -7,6 +7,7 @@ import select
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.pipeline.guests.helpers import wait_until
@@ -132,6 +133,7 @@ def test_the_command_is_killed_at_any_moment(tmp_path: Path, times: int) -> None
                 select.select([], [], [], rng.uniform(0, 0.2))
             found.write(5)
             wait_until(lambda: found.userfaultfds() == 0 and not found.is_registered())
+        wait_until(lambda: not _has_helpers(found.pid))
         with found.attach() as attached:
             found.check(attached)
         assert found.end()[:2] == (1, 0)
@@ -139,3 +141,9 @@ def test_the_command_is_killed_at_any_moment(tmp_path: Path, times: int) -> None
 
 def _nothing_is_blocked(pid: int) -> bool:
     return "SigBlk:\t0000000000000000\n" in Path(f"/proc/{pid}/status").read_text()
+
+
+def _has_helpers(pid: int) -> bool:
+    """Whether a command that was killed has left one that is not at its end yet."""
+    commands = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+    return any("pipeline.injection" in words and str(pid) in words for words in commands)
