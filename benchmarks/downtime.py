@@ -1,7 +1,8 @@
 """How long a guest stands still, over many migrations, and what that time goes to.
 
     python benchmarks/downtime.py [--guest synthetic|qemu] [--memory 512MiB] [--dirty-rate PAGES]
-                                  [--runs 20] [--verify full|frames] [--json PATH]
+                                  [--runs 20] [--verify full|frames] [--tracker auto|uffd|hash]
+                                  [--downtime-limit MS] [--json PATH]
 
 Both ends are on this machine. Each run moves a fresh guest with `pageferry run`. `--dirty-rate` is
 in pages a second, in a working set of 16 MiB; 0 is an idle guest. For `qemu` the guests are real
@@ -12,8 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.against_qemu import count, memory_bytes
 from benchmarks.pageferry_peer import run
+from benchmarks.qemu_peer import version
 from benchmarks.report import machine, spread_table
 from protocol.limits import PAGE_BYTES
-from tests.qemu.machine import Qemu
+from tests.qemu.machine import two_machines
 from tests.qemu.pairs import config_of
 from tests.qemu.sector import Guest
 
@@ -76,19 +77,12 @@ def move_qemu(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The same of a machine; `gap` is what its serial port was silent for, in ms."""
     working = range(FIRST_WORKING, FIRST_WORKING + WORKING_BYTES // PAGE_BYTES)
     guest = Guest(options.memory >> 20, working, options.dirty_rate, tick_ms=5)
-    with machines(folder, guest) as (here, there):
+    with two_machines(folder, guest) as (here, there):
+        here.wait_up()
+        here.wait_beats(5)
         result = run({**config_of(here, there), **configuration(options)}, folder)
         there.wait_beats(5)
         return {**result, "gap": here.gap(there)[0] * 1000}
-
-
-@contextmanager
-def machines(folder: Path, guest: Guest) -> Iterator[tuple[Qemu, Qemu]]:
-    """One that runs the guest, and one that waits for it."""
-    with Qemu(folder, "here", guest) as here, Qemu(folder, "there", guest, incoming=True) as there:
-        here.wait_up()
-        here.wait_beats(5)
-        yield here, there
 
 
 def measure(move: Callable[[Path], dict[str, Any]], runs: int) -> list[dict[str, Any]]:
@@ -102,7 +96,7 @@ def measure(move: Callable[[Path], dict[str, Any]], runs: int) -> list[dict[str,
 
 
 def figures(result: dict[str, Any]) -> dict[str, float | None]:
-    """Milliseconds of the whole, of the gap seen from outside, and of each part."""
+    """Milliseconds of the whole, of the gap (by its own stamps, if synthetic), of each part."""
     gap = result.get("gap", result["guest-gap"])
     return {"downtime": result["downtime"], "gap": gap, **result["downtime-parts"]}
 
@@ -110,7 +104,7 @@ def figures(result: dict[str, Any]) -> dict[str, float | None]:
 def main() -> int:
     """0: all completed."""
     options = arguments()
-    about = machine(None)
+    about = machine(version())
     move = {"synthetic": move_synthetic, "qemu": move_qemu}[options.guest]
     results = measure(partial(move, options), options.runs)
     Console(highlight=False).print(spread_table([figures(result) for result in results]))

@@ -4,15 +4,14 @@
 
 Rates are GiB of guest memory for each second of *processor* time of the thread that does the
 stage, so that what else runs on the machine weighs less: medians of the repetitions. `dispatch` is
-the coordinator with two null workers (`null_worker.py`) and a null link; `apply` the receiver with
-slots that are full already, into memory that is allocated; `hash scan` and `compress` what a
-compress worker does, `decompress` what the other end's does with that; `uffd scan` after a tenth
-of the pages was written.
+the coordinator with two null workers (`null_worker.py`), where what is sent counts as applied;
+`apply` the receiver with slots that are full already, into memory that is allocated; `hash scan`
+and `compress` what a compress worker does, `decompress` what the other end's does with that; `uffd
+scan` after a tenth of the pages was written.
 """
 
 import argparse
 import json
-import mmap
 import os
 import sys
 import tempfile
@@ -45,7 +44,7 @@ from protocol.frames import Batch, FrameLimits, PageKind, encode_batch
 from protocol.limits import PAGE_BYTES
 from workers.codecs import compress, decompress
 from workers.fork_server import warm_up
-from workers.memory import shared_memory
+from workers.memory import mapped_bytes, shared_memory
 from workers.messages import Arrived, Sent
 from workers.pages import PageBuffer, TableHasher
 from workers.pool import Pool
@@ -111,8 +110,7 @@ def apply(pages: int) -> float:
     allocate(fd, pages)
     landing = Landing(GuestBlock("ram", pages, fd))
     reassembly = Reassembly([landing], limits, limits.window(WORKERS), WORKERS, None)
-    for buffer in reassembly._slots:
-        buffer.words[:] = 1
+    mapped_bytes(reassembly.fd)[:] = 1
     kinds = np.full(BATCH_PAGES, PageKind.DATA, np.uint8).tobytes()
     began = thread_time()
     for seq, first in enumerate(range(0, pages, BATCH_PAGES), 1):
@@ -173,7 +171,7 @@ def uffd_scan(pages: int) -> float:
     """One scan of memory of this process, of which a tenth was written."""
     fd = shared_memory("stages", pages * PAGE_BYTES)
     allocate(fd, pages)
-    words = np.frombuffer(mmap.mmap(fd, 0), np.uint64).reshape(pages, -1)
+    words = mapped_bytes(fd).view(np.uint64).reshape(pages, -1)
     registration = uffd.register(words.ctypes.data, words.nbytes)
     with uffd.WrittenScan(os.getpid(), words.ctypes.data, pages) as scan:
         scan.scan()

@@ -33,7 +33,7 @@ class FileMapping:
 
 
 class Access(IntEnum):
-    """What a process can do to a file, the way that it has it."""
+    """The most that a process may do to a file by a descriptor, or by a mapping."""
 
     NONE = 0
     READ = 1
@@ -49,8 +49,8 @@ class FileUser:
     mapped: Access
 
     @property
-    def writes(self) -> bool:
-        """Whether it can write to it."""
+    def can_write(self) -> bool:
+        """Whether it may write to it, by one or the other."""
         return Access.WRITE in (self.opened, self.mapped)
 
 

@@ -149,7 +149,8 @@ class Commit(Message, frozen=True):
 
 
 class Started(Message, frozen=True):
-    """Destination: the guest runs here since then (or is here, paused, where it was paused)."""
+    """Destination: the guest was started here `since_ms` ago (or is here, paused, where it was
+    paused)."""
 
     since_ms: Milliseconds
     running: bool

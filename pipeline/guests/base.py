@@ -114,9 +114,8 @@ class SourceGuest(Protocol):
         """Why `arm` would answer with nothing, as far as looking tells; None where it would not."""
         ...
 
-    def unseen_writers(self) -> list[str]:
-        """What writes to its memory, or takes pages from it, and no mark of `arm` shows it; other
-        processes apart."""
+    def untracked_changes(self) -> list[str]:
+        """Why its memory may change without `arm` noticing; other processes are not counted."""
         ...
 
     def is_dead(self) -> bool:

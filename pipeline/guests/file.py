@@ -62,7 +62,7 @@ class FileGuest:
         """As ever."""
         return self.why_not_armed()
 
-    def unseen_writers(self) -> list[str]:
+    def untracked_changes(self) -> list[str]:
         """Nobody knows who writes; it is never armed."""
         return []
 

@@ -161,7 +161,7 @@ class SyntheticGuest(_Guest):
         """What the kernel lacks."""
         return uffd.probe()
 
-    def unseen_writers(self) -> list[str]:
+    def untracked_changes(self) -> list[str]:
         """Only its own threads write."""
         return []
 

@@ -59,13 +59,14 @@ class Custody:
         where = self._commit.guest if self._commit else "source"
         return None if where == "destination" and self._guest.kind == "file" else where
 
-    def stop(self, on_record: Callable[[], object] = lambda: None) -> str:
-        """Stop the guest, once that is `on_record`; the run state that it had."""
+    def stop(self, before_stop: Callable[[], object] = lambda: None) -> str:
+        """Put on record what is about to be done, call `before_stop`, stop the guest; the run state
+        that it had."""
         assert self._record is not None
         self._run_state = self._guest.run_state()
         for effect in self._guest.effects(self._run_state):
             self._record.add(effect)
-        on_record()
+        before_stop()
         self._run_state = self._guest.stop()
         return self._run_state
 
@@ -107,14 +108,13 @@ class Custody:
         """
         if self.alive != "source":
             return False
-        lets_run = self._run_state in ("running", "suspended")  # who stops one wakes it first
         try:
-            if lets_run:
+            if self._run_state is not None:
                 self._guest.resume()
         except GuestError:
             self._hangs = True
         self._dead = self._guest.is_dead()
-        return lets_run and not self._hangs and not self._dead
+        return self._run_state == "running" and not self._hangs and not self._dead
 
     def close(self) -> None:
         """Let go of the record; it stays where somebody has to ask for it, or to let the guest go

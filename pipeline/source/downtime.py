@@ -4,7 +4,7 @@ from time import monotonic_ns
 
 
 class DowntimeClock:
-    """Runs from the stop of the guest to the word that it runs at the destination."""
+    """Runs from the moment the guest is told to stop to the one it was started at the other end."""
 
     def __init__(self) -> None:
         self._began_ns = 0

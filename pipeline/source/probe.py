@@ -69,10 +69,10 @@ def _probe(config: Config, guest: SourceGuest) -> Probe:
     if config.tracker != "hash":
         refusal = why_distrusted(guest, config.verify) or guest.why_no_uffd()
         tracker, reason = ("uffd", "works here") if refusal is None else ("hash", refusal)
-    pages = sum(block.pages for block in guest.blocks)
+    unsavable, pages = guest.unsavable, sum(block.pages for block in guest.blocks)
     changed, page_s = _watch(guest.blocks, pages)
     return Probe(
-        in_the_way=[guest.unsavable] if guest.unsavable else [],
+        in_the_way=[unsavable] if unsavable else [],
         run_state=guest.run_state(),
         memory_bytes=pages * PAGE_BYTES,
         tracker=tracker,

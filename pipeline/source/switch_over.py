@@ -1,4 +1,4 @@
-"""From the stop of the guest to the answer of the destination: the downtime.
+"""From the stop of the guest to the answer of the destination; the downtime ends a little before.
 
 The guest is stopped all the while. Until `commit` any error leaves it to the caller
 to let it run again; from then on only the destination's answer decides who has it.

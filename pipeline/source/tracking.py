@@ -55,7 +55,7 @@ def why_distrusted(guest: SourceGuest, verify: str) -> str | None:
     """Why uffd is not enough where `verify` does not find what it misses; None: it is."""
     if verify == "full":
         return None
-    found = next(chain(guest.unseen_writers(), _other_processes(guest)), None)
+    found = next(chain(guest.untracked_changes(), _other_processes(guest)), None)
     return None if found is None else f"with verify: {verify} it would miss writes: {found}"
 
 
@@ -63,5 +63,5 @@ def _other_processes(guest: SourceGuest) -> Iterator[str]:
     besides = {os.getpid(), *([] if guest.process is None else [guest.process.pid])}
     for block in guest.blocks:
         for user in users_of(block.fd, besides):
-            if user.writes:
+            if user.can_write:
                 yield f"process {user.pid} can write to memory {block.name}, too"

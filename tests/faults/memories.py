@@ -67,7 +67,7 @@ class LeavingMemory:
         """As ever."""
         return self.why_not_armed()
 
-    def unseen_writers(self) -> list[str]:
+    def untracked_changes(self) -> list[str]:
         """Nobody."""
         return []
 
@@ -103,8 +103,8 @@ class LeavingMemory:
         """Nobody else lets it go on."""
 
     def resume(self) -> None:
-        """It runs again."""
-        self.runs = True
+        """It runs again if it ran."""
+        self.runs = self._run_state == "running"
 
     def save_devices(self) -> list[Section]:
         """One small device."""

@@ -93,7 +93,7 @@ def test_who_else_has_it(fd: int, tmp_path: Path, how: str, opened: Access, mapp
     with python(HOLDS, path, how) as (process, _):
         ours = FileUser(os.getpid(), Access.WRITE, Access.NONE)
         theirs = FileUser(process.pid, opened, mapped)
-        assert theirs.writes == ("w" in how)
+        assert theirs.can_write == ("w" in how)
         assert users_of(fd, [os.getpid()]) == [theirs]
         assert set(users_of(fd, [process.pid])) == {ours}
         assert users_of(fd, [os.getpid(), process.pid]) == []

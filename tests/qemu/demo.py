@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.qemu.machine import QEMU, Qemu
+from tests.qemu.machine import QEMU, Qemu, two_machines
 from tests.qemu.sector import Guest
 
 GUEST = Guest(mib=256, working=range(1024, 17408), dirty_rate=2000, tick_ms=5)
@@ -34,8 +34,7 @@ def main() -> int:
         return 1
     with (
         TemporaryDirectory(prefix="pageferry-demo-") as name,
-        Qemu(Path(name), "here", GUEST) as here,
-        Qemu(Path(name), "there", GUEST, incoming=True) as there,
+        two_machines(Path(name), GUEST) as (here, there),
     ):
         here.wait_up()
         here.wait_beats(400)

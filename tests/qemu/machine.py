@@ -7,8 +7,8 @@ the test's own.
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, Self
@@ -132,6 +132,18 @@ class Qemu:
     def gap(self, there: "Qemu") -> tuple[float, int]:
         """Seconds between the last heartbeat here and the first there, and what was counted."""
         return self.serial.gap(there.serial)
+
+
+@contextmanager
+def two_machines(
+    folder: Path, guest: Boots, *, machine: str = "pc", disk: Path | None = None
+) -> Iterator[tuple[Qemu, Qemu]]:
+    """One that boots the guest, and one that waits for it; both have the same disk."""
+    with (
+        Qemu(folder, "here", guest, machine=machine, disk=disk) as here,
+        Qemu(folder, "there", guest, machine=machine, disk=disk, incoming=True) as there,
+    ):
+        yield here, there
 
 
 def greets(path: Path) -> bool:

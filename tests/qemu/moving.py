@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.pipeline.guests.helpers import wait_until
-from tests.qemu.machine import Boots, Qemu
+from tests.qemu.machine import Boots, Qemu, two_machines
 
 CAPABILITIES = ("x-ignore-shared", "late-block-activate")
 
@@ -18,11 +18,8 @@ CAPABILITIES = ("x-ignore-shared", "late-block-activate")
 def pair(
     folder: Path, guest: Boots, machine: str = "pc", disk: Path | None = None
 ) -> Iterator[tuple[Qemu, Qemu]]:
-    """One that boots the guest, and one that waits for it; both have the same disk."""
-    with (
-        Qemu(folder, "here", guest, machine=machine, disk=disk) as here,
-        Qemu(folder, "there", guest, machine=machine, disk=disk, incoming=True) as there,
-    ):
+    """As `two_machines`, ready to move the guest by themselves."""
+    with two_machines(folder, guest, machine=machine, disk=disk) as (here, there):
         for end in (here, there):
             states = [{"capability": name, "state": True} for name in CAPABILITIES]
             end.monitor.ask("migrate-set-capabilities", capabilities=states)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.qemu import debian
 from tests.qemu.linux import Disk, Linux, cpio
-from tests.qemu.machine import QEMU, Qemu
+from tests.qemu.machine import QEMU, Qemu, two_machines
 from tests.qemu.moving import move, pair
 from tests.qemu.pairs import config_of
 from tests.system.migrations import Command
@@ -137,8 +137,7 @@ def slow_disk(machine: Qemu, device: int) -> Iterator[None]:
 def test_direct_io_in_flight_is_not_lost(folder: Path, reader: Linux) -> None:
     """Pages that a disk fills behind the tracker's back, and nobody looks at after the stop."""
     with (
-        Qemu(folder, "here", reader) as here,
-        Qemu(folder, "there", reader, incoming=True) as there,
+        two_machines(folder, reader) as (here, there),
         slow_disk(here, folder.stat().st_dev),
     ):
         here.wait_up(BOOT_S)

@@ -62,9 +62,9 @@ def destination_obstacles(monitor: QemuMonitor) -> list[str]:
     return []
 
 
-def unseen_writers(monitor: QemuMonitor) -> Iterator[str]:
-    """What changes a machine's memory behind the back of write-protection: reads of drives that go
-    there without a copy, and a balloon, whose free-page reporting punches holes, too."""
+def untracked_changes(monitor: QemuMonitor) -> Iterator[str]:
+    """What write-protection does not show: a drive with direct I/O puts data straight into a
+    machine's memory, a balloon punches holes into it (so does its free-page reporting)."""
     for node in monitor.ask("query-named-block-nodes", flat=True):
         if node["cache"]["direct"]:
             yield f"drive {node['node-name']} bypasses the cache"

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.guests.base import Mapping
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
-from pipeline.guests.qemu.machine import source_obstacles, unseen_writers
+from pipeline.guests.qemu.machine import source_obstacles, untracked_changes
 from pipeline.guests.qemu.ram import backends, whole_mapping
 from pipeline.guests.qemu.settings import Settings
 from pipeline.injection.attach import Attached, attach, why_not
@@ -91,9 +91,9 @@ class QemuGuest(AttachedQemu):
         """What would stand in the way of a tracer."""
         return why_not(self.process.pid, sandboxed=SANDBOXED)
 
-    def unseen_writers(self) -> list[str]:
+    def untracked_changes(self) -> list[str]:
         """Direct I/O, and a balloon."""
-        return list(unseen_writers(self._monitor))
+        return list(untracked_changes(self._monitor))
 
     def stop(self) -> str:
         """Stop its processors; the run state that it had when it was first stopped."""

@@ -17,6 +17,7 @@ from protocol.control import BlockInfo
 from protocol.devices import Section
 from protocol.errors import ConfigError, GuestError
 from tests.pipeline.guests.helpers import open_files, python, wait_until
+from tests.pipeline.holding import HOLDS
 
 WRITE = """
 import sys, threading
@@ -243,18 +244,10 @@ def test_a_writer_that_somebody_let_go_on_is_noticed(guest: FileGuest, writer: P
         guest.check_stopped()
 
 
-MAP = """
-import mmap, sys
-with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0):
-    print(1, flush=True)
-    input()
-"""
-
-
 def test_a_second_process_that_could_write_is_refused(path: Path, writer: Popen[str]) -> None:
     """Memory that changes while the writer stands still, and is said to be proved."""
     with (
-        python(MAP, str(path)) as (other, _),
+        python(HOLDS, str(path), "wm") as (other, _),
         pytest.raises(GuestError, match=f"process {other.pid} has .* mapped for writing, too"),
     ):
         FileGuest(path, writer.pid)

@@ -18,14 +18,7 @@ from pipeline.guests.memory import (
 )
 from protocol.errors import ConfigError, GuestError
 from tests.pipeline.guests.helpers import memory_of, open_files, python
-
-MAP = """
-import mmap, sys
-file = open(sys.argv[1], "r+b")
-mapping = mmap.mmap(file.fileno(), 0)
-print(1, flush=True)
-input()
-"""
+from tests.pipeline.holding import HOLDS
 
 
 def test_anonymous_memory_is_private_and_of_its_size() -> None:
@@ -69,7 +62,7 @@ def test_a_mapped_file_is_not_truncated(tmp_path: Path) -> None:
     """The mapper would die of SIGBUS."""
     path = tmp_path / "a"
     path.write_bytes(b"x" * 8192)
-    with python(MAP, str(path)) as (mapper, _):
+    with python(HOLDS, str(path), "wm") as (mapper, _):
         for size, cleared in ((4096, False), (8192, True), (12288, False)):
             with pytest.raises(ConfigError, match=f"process {mapper.pid} has it mapped"):
                 named_memory(path, size, cleared=cleared)

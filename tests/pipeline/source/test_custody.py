@@ -41,6 +41,18 @@ def test_before_the_intent_it_goes_on(guest: LeavingMemory, custody: Custody) ->
     assert not list(state_folder().iterdir())
 
 
+def test_one_that_was_paused_has_its_stop_undone_too(
+    custody: Custody, guest: LeavingMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that stay changed, because only a guest that ran is asked."""
+    asked: list[bool] = []
+    monkeypatch.setattr(guest, "_run_state", "paused")
+    monkeypatch.setattr(guest, "resume", lambda: asked.append(True))
+    custody.stop()
+    assert not custody.take_back(), "it did not run"
+    assert asked == [True]
+
+
 def test_after_the_intent_nobody_lets_it_go_on(guest: LeavingMemory, custody: Custody) -> None:
     """Two running guests, because an answer was late."""
     custody.stop()

@@ -36,7 +36,7 @@ class Guest:
         """The reason."""
         return "this kernel is too old"
 
-    def unseen_writers(self) -> list[str]:
+    def untracked_changes(self) -> list[str]:
         """Who else writes."""
         return self.unseen
 
