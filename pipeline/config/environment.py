@@ -25,8 +25,15 @@ _PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 def check_environment(config: Config, *, source: bool, destination: bool) -> None:
     """ConfigError for what is missing here, for the ends that are to run on this machine."""
     check_codec(config.effective_codec)
-    if isinstance(config.guest, QemuGuest) or config.destination.qmp is not None:
+    is_qemu, waits = isinstance(config.guest, QemuGuest), config.destination.qmp is not None
+    if is_qemu or waits:
         _check_package("kind: qemu", "qemu.qmp")
+    if source and destination and is_qemu != waits:
+        raise ConfigError(
+            f"destination.qmp: {'found' if waits else 'found none'}, expected"
+            f" {'the socket of a QEMU that waits' if is_qemu else 'none'} for guest.kind"
+            f" {config.guest.kind}"
+        )
     _allow_open_files(config)
     try:
         _check_paths(config, source=source, destination=destination)

@@ -195,7 +195,7 @@ def _allowed(kind: str, mistake: ErrorDetails) -> str:
         case "literal_error":
             return f"expected {context['expected']}".replace("False", "false")
         case "union_tag_invalid" | "union_tag_not_found":
-            return "expected 'synthetic' or 'file'"
+            return "expected 'synthetic', 'file' or 'qemu'"
         case "string_too_long":
             return f"expected at most {context['max_length']} characters"
     return f"expected {_EXPECTED.get(kind, mistake['msg'])}"

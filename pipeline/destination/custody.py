@@ -115,11 +115,20 @@ class Custody:
         record, self._record = self._record, None
         if record is None:
             return
-        if not self.begun:
-            if self.guest is not None:
-                self.guest.close()  # whoever undoes what was done to it has to reach it
-            with suppress(MigrationError):  # a disk that is full
-                undo_effects(record)
-        if settled or not self._was_ready:
+        undone = self.begun or self._undo(record)
+        if undone and (settled or not self._was_ready):
             record.remove()
         record.close()
+
+    def _undo(self, record: SessionRecord) -> bool:
+        """Undo all that was done to others for a guest that did not come. Whether that worked."""
+        if self.guest is not None:
+            self.guest.close()  # whoever undoes what was done to it has to reach it
+        try:
+            undo_effects(record)
+        except MigrationError as error:  # or a disk that is full
+            structlog.get_logger().warning(f"{error}; `pageferry cleanup` goes on from here")
+            with suppress(MigrationError):
+                record.let_go()
+            return False
+        return True

@@ -75,8 +75,7 @@ class SourceGuest(Protocol):
     machine: str
     """What has to wait for it at the other end; "" where anything does."""
 
-    @property
-    def unsavable(self) -> str | None:
+    def why_not_movable(self) -> str | None:
         """Why it cannot be moved now: its state cannot be saved, or its memory is not `blocks` any
         more; None where it can."""
         ...

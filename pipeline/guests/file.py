@@ -27,7 +27,6 @@ class FileGuest:
     """A SourceGuest: the file at `path` and the process that writes it, None where none does."""
 
     kind = "file"
-    unsavable: str | None = None
     socket: str | None = None
     machine = ""
 
@@ -79,6 +78,10 @@ class FileGuest:
         if self.process is None or run_state != "running":
             return ()
         return (StoppedWriter(self.process),)
+
+    def why_not_movable(self) -> str | None:
+        """Nothing but its memory moves."""
+        return None
 
     def tell_session(self, session: str | None) -> None:
         """Nobody asks the writer."""

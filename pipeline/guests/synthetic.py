@@ -56,7 +56,6 @@ class _Guest:
     name = "the synthetic guest"
     can_stop = True
     checks_itself = True
-    unsavable: str | None = None
 
     def __init__(self, machine: GuestProcess) -> None:
         self._machine = machine
@@ -138,6 +137,10 @@ class SyntheticGuest(_Guest):
     def attach(cls, socket: Path) -> "SyntheticGuest":
         """One that lives on its own."""
         return cls(GuestProcess.attach(socket), socket)
+
+    def why_not_movable(self) -> str | None:
+        """Its devices can be saved."""
+        return None
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """One that runs, and lives on its own, is stopped."""

@@ -4,6 +4,7 @@ The registration hangs on a descriptor of this process alone, so that it ends wi
 ends: nothing is left in the target.
 """
 
+import errno
 import json
 import os
 import platform
@@ -85,7 +86,7 @@ def why_not(pid: int, *, sandboxed: bool = False) -> str | None:
 
 def _why(error: OSError) -> str:
     match error:
-        case BlockingIOError() | OSError(errno=16):
+        case BlockingIOError() | OSError(errno=errno.EBUSY):
             return "its memory is watched by another userfaultfd"
         case ProcessLookupError():
             return "it is gone"

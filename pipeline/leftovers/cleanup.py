@@ -64,7 +64,7 @@ def settle(session: SessionRecord) -> str | None:
         return settle_source(session)
     closed = close_destination(session)
     if record.closed:
-        return _forget(session)
+        return "what it had done was undone" if record.effects else _forget(session)
     if closed.step is Step.STARTED:
         return "the guest was started here"
     if record.step is Step.OPEN:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import assert_never
 
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.arrival import end
 from pipeline.guests.qemu.attached import let_run
+from pipeline.guests.qemu.machine import run_state
 from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.guests.qemu.settings import put_back
 from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, StoppedQemu
@@ -27,6 +29,8 @@ def undo_qemu(effect: AnyQemuEffect) -> None:
             case LoadedQemu():
                 if not _runs(monitor):
                     end(monitor)
+            case _:
+                assert_never(effect)
 
 
 def has_started(loaded: LoadedQemu) -> bool:
@@ -38,7 +42,7 @@ def has_started(loaded: LoadedQemu) -> bool:
 
 
 def _runs(monitor: QemuMonitor) -> bool:
-    return bool(monitor.ask("query-status")["running"])
+    return run_state(monitor) == "running"
 
 
 @contextmanager

@@ -25,6 +25,14 @@ class Process(Struct, frozen=True):
         return maybe_process(self.pid) == self
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it stands still, by a signal or by a tracer."""
+        try:
+            return _fields(self.pid)[_STATE] in "Tt"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    @property
     def is_ending(self) -> bool:
         """Whether its memory is gone already, so that it is dead in a moment."""
         try:
@@ -36,11 +44,14 @@ class Process(Struct, frozen=True):
 def maybe_process(pid: int) -> Process | None:
     """The process that has this pid now; None where there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fields = _fields(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
     return None if fields[_STATE] in "ZX" else Process(pid, int(fields[_STARTED]), boot())
+
+
+def _fields(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def this_process() -> Process:

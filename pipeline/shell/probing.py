@@ -1,10 +1,24 @@
-"""`pageferry check --probe`: what was seen of a guest, in lines that are YAML, too."""
+"""`pageferry check --probe`: what is seen of a guest, in lines that are YAML, too."""
 
 import os
 
 from pipeline.config.model import Config
 from pipeline.config.units import format_bytes
-from pipeline.source.probe import Probe
+from pipeline.destination.arrivals import check_guest
+from pipeline.source.probe import Probe, probe
+from protocol.errors import ConfigError, GuestError
+
+
+def look(config: Config) -> Probe:
+    """At the guest of `config`, and at one that waits for it, where its socket is here."""
+    found = probe(config)
+    there = config.destination.socket or config.destination.qmp
+    if there is not None and there.is_socket():
+        try:
+            check_guest(config)
+        except (ConfigError, GuestError) as error:
+            found.in_the_way.append(str(error))
+    return found
 
 
 def report(found: Probe, config: Config) -> str:

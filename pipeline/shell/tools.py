@@ -145,10 +145,9 @@ def check(
 
 
 def _probe(config: Config) -> int:
-    from pipeline.shell.probing import report
-    from pipeline.source.probe import probe
+    from pipeline.shell.probing import look, report
 
-    found = probe(config)
+    found = look(config)
     write_out(report(found, config))
     return 1 if found.in_the_way else 0
 

@@ -116,7 +116,7 @@ class Coordinator:
 
     def _check_guest(self) -> None:
         """GuestError where its state can no longer be saved, or it has other memory."""
-        if (reason := self._guest.unsavable) is not None:
+        if (reason := self._guest.why_not_movable()) is not None:
             raise GuestError(f"{self._guest.name} cannot be moved any more: {reason}")
 
     def _warn(self, fixed: FixedParts) -> None:
@@ -197,6 +197,8 @@ class Coordinator:
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))
         if self.custody.take_back():  # a guest that hangs is waited for
             self._on_guest(True)
+        if self.custody.hangs:
+            self.error += f"; it may stand still ({self.custody.hangs}): `pageferry cleanup`"
         self.has_stopped = False
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:

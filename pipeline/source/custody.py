@@ -36,7 +36,8 @@ class Custody:
         self._commit: SourceCommit | None = None
         self._run_state: str | None = None
         self._dead = False
-        self._hangs = False
+        self.hangs = ""
+        """Why the guest could not be let go on; it may hear that later."""
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -111,10 +112,10 @@ class Custody:
         try:
             if self._run_state is not None:
                 self._guest.resume()
-        except GuestError:
-            self._hangs = True
+        except GuestError as error:
+            self.hangs = str(error)
         self._dead = self._guest.is_dead()
-        return self._run_state == "running" and not self._hangs and not self._dead
+        return self._run_state == "running" and not self.hangs and not self._dead
 
     def close(self) -> None:
         """Let go of the record; it stays where somebody has to ask for it, or to let the guest go
@@ -123,7 +124,7 @@ class Custody:
         if record is None:
             return
         with suppress(MigrationError):  # a disk that is full
-            if self._hangs and not self._dead:
+            if self.hangs and not self._dead:
                 record.let_go()
             elif record.step is not Step.INTENT or self.alive == "source":
                 record.remove()

@@ -75,7 +75,7 @@ class Outgoing:
     def check(self) -> None:
         """MigrationRefused, and nothing has changed, where none may begin now."""
         self.check_idle()
-        reason = self.guest.unsavable or self.blockers.newest
+        reason = self.guest.why_not_movable() or self.blockers.newest
         if reason is not None:
             raise MigrationRefused(reason)
 

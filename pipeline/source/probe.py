@@ -12,7 +12,7 @@ from pipeline.config.model import Config, FileGuest, QemuGuest
 from pipeline.guests.base import GuestBlock, SourceGuest
 from pipeline.guests.file import FileGuest as File
 from pipeline.guests.synthetic import SyntheticGuest
-from pipeline.source.tracking import why_distrusted
+from pipeline.source.tracking import choose, refusal
 from protocol.errors import ConfigError, NoSuchGuest
 from protocol.limits import PAGE_BYTES
 
@@ -65,14 +65,14 @@ def _open(config: Config) -> SourceGuest:
 
 
 def _probe(config: Config, guest: SourceGuest) -> Probe:
-    tracker, reason = "hash", "asked for"
-    if config.tracker != "hash":
-        refusal = why_distrusted(guest, config.verify) or guest.why_no_uffd()
-        tracker, reason = ("uffd", "works here") if refusal is None else ("hash", refusal)
-    unsavable, pages = guest.unsavable, sum(block.pages for block in guest.blocks)
+    tracker, reason = choose(config.tracker, guest, config.verify)
+    in_the_way = list(filter(None, [guest.why_not_movable()]))
+    if config.tracker == "uffd" != tracker:
+        in_the_way.append(refusal(reason))
+    pages = sum(block.pages for block in guest.blocks)
     changed, page_s = _watch(guest.blocks, pages)
     return Probe(
-        in_the_way=[unsavable] if unsavable else [],
+        in_the_way=in_the_way,
         run_state=guest.run_state(),
         memory_bytes=pages * PAGE_BYTES,
         tracker=tracker,

@@ -27,31 +27,43 @@ class Tracking:
         self.disarm()
 
 
+def choose(wanted: str, guest: SourceGuest, verify: str) -> tuple[str, str]:
+    """The tracker that `wanted` (auto, uffd, hash) and `verify` (full, frames, off) lead to, and
+    why, as far as looking tells; hash, where uffd is asked for by name and cannot be had."""
+    if wanted == "hash":
+        return "hash", "asked for"
+    if (reason := guest.why_no_uffd() or _why_distrusted(guest, verify)) is not None:
+        return "hash", reason
+    return "uffd", "asked for" if wanted == "uffd" else "works here"
+
+
+def refusal(reason: str) -> str:
+    """What is said where uffd is asked for by name and cannot be had."""
+    return f"tracker: uffd cannot be had: {reason}"
+
+
 def start_tracking(wanted: str, guest: SourceGuest, verify: str) -> Tracking:
-    """Arm the tracker that `wanted` (auto, uffd, hash) and `verify` (full, frames, off) lead to.
+    """Arm the tracker that `choose` takes, or hash where the guest is not armed after all.
 
     ConfigError where uffd is asked for by name and cannot be had.
     """
-    if wanted == "hash":
-        return Tracking("hash", "asked for")
-    distrust = why_distrusted(guest, verify)
-    mappings = [] if distrust else guest.arm()
+    name, reason = choose(wanted, guest, verify)
+    mappings = guest.arm() if name == "uffd" else []
     if mappings:
         scans = {
             m.block: WrittenScan(m.pid, m.address, guest.blocks[m.block].pages) for m in mappings
         }
         for scan in scans.values():
             scan.scan()
-        return Tracking(
-            "uffd", "asked for" if wanted == "uffd" else "works here", scans, guest.disarm
-        )
-    reason = distrust or guest.why_not_armed()
+        return Tracking(name, reason, scans, guest.disarm)
+    if name == "uffd":
+        reason = guest.why_not_armed()
     if wanted == "uffd":
-        raise ConfigError(f"tracker: uffd cannot be had: {reason}")
+        raise ConfigError(refusal(reason))
     return Tracking("hash", reason)
 
 
-def why_distrusted(guest: SourceGuest, verify: str) -> str | None:
+def _why_distrusted(guest: SourceGuest, verify: str) -> str | None:
     """Why uffd is not enough where `verify` does not find what it misses; None: it is."""
     if verify == "full":
         return None
@@ -64,4 +76,4 @@ def _other_processes(guest: SourceGuest) -> Iterator[str]:
     for block in guest.blocks:
         for user in users_of(block.fd, besides):
             if user.can_write:
-                yield f"process {user.pid} can write to memory {block.name}, too"
+                yield f"process {user.pid} can write to block {block.name}, too"

@@ -29,7 +29,8 @@ class LeavingMemory:
     kind = "synthetic"
     name = "memory"
     can_stop = True
-    unsavable: str | None = None
+    obstacle: str | None = None
+    """Why it cannot be moved."""
     socket: str | None = None
     machine = ""
 
@@ -51,6 +52,10 @@ class LeavingMemory:
     def arm(self) -> list[Mapping]:
         """Nothing: the tracker is `hash`."""
         return []
+
+    def why_not_movable(self) -> str | None:
+        """As the test wants it."""
+        return self.obstacle
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """It ends with the test."""

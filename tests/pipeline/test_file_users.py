@@ -85,6 +85,7 @@ def test_a_memory_file_without_a_name(tmp_path: Path) -> None:
         ("w", Access.WRITE, Access.NONE),
         ("rm", Access.NONE, Access.READ),
         ("wm", Access.NONE, Access.WRITE),
+        ("wmp", Access.NONE, Access.READ),
     ],
 )
 def test_who_else_has_it(fd: int, tmp_path: Path, how: str, opened: Access, mapped: Access) -> None:
@@ -93,7 +94,7 @@ def test_who_else_has_it(fd: int, tmp_path: Path, how: str, opened: Access, mapp
     with python(HOLDS, path, how) as (process, _):
         ours = FileUser(os.getpid(), Access.WRITE, Access.NONE)
         theirs = FileUser(process.pid, opened, mapped)
-        assert theirs.can_write == ("w" in how)
+        assert theirs.can_write == (Access.WRITE in (opened, mapped))
         assert users_of(fd, [os.getpid()]) == [theirs]
         assert set(users_of(fd, [process.pid])) == {ours}
         assert users_of(fd, [os.getpid(), process.pid]) == []

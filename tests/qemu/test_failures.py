@@ -72,6 +72,39 @@ def test_it_is_cancelled(folder: Path) -> None:
         assert machines.there.status() == "inmigrate"
 
 
+def test_both_hang_when_it_is_cancelled(folder: Path) -> None:
+    """Machines that stand still, one of them with a state that it must not have, and no word."""
+    env = {"XDG_STATE_HOME": str(folder / "state")}
+    with pair(folder) as machines:
+        ends = [psutil.Process(end.process.pid) for end in (machines.here, machines.there)]
+        config = machines.config(capabilities={"pause-before-switchover": True})
+        with Command(folder, "run", config=config, env=env) as run:
+            run.wait_for("pre-switchover")
+            for end in ends:
+                end.suspend()
+            run.process.send_signal(signal.SIGINT)
+            assert run.code(within_s=90) == 130, run.words
+            assert "it may stand still" in run.words
+            assert "`pageferry cleanup`" in run.words
+        assert clean_up(folder, env)[0] == 1
+        for end in ends:
+            end.resume()
+        code, words = clean_up(folder, env)
+        assert code == 0
+        assert "the guest goes on here" in words
+        assert "what it had done was undone" in words
+        assert clean_up(folder, env) == (0, "")
+        assert machines.there.process.wait(END_S) == 0
+        machines.assert_stayed()
+    shutil.rmtree(folder / "state")
+
+
+def clean_up(folder: Path, env: dict[str, str]) -> tuple[int, str]:
+    """The exit code of `cleanup`, and what it says that it has done."""
+    with Command(folder, "cleanup", env=env) as command:
+        return command.code(within_s=90), command.output
+
+
 def test_one_that_sleeps_is_cancelled(folder: Path) -> None:
     """A machine that was woken to be stopped, and that nobody lets go on."""
     with pair(folder) as machines:

@@ -81,4 +81,4 @@ def test_uffd_is_not_taken_where_others_can_write(folder: Path) -> None:
         with python(HOLDS, str(machine.ram), "wm") as (process, _):
             taken = tracker_of(folder, machine, "frames")
         assert "tracker: hash" in taken
-        assert f"process {process.pid} can write to memory ram" in taken
+        assert f"process {process.pid} can write to block ram" in taken

@@ -92,17 +92,23 @@ class QemuArrival(AttachedQemu):
     def close(self) -> None:
         """Let go of it; end one that has a state and was not started. Idempotent."""
         if self._loaded and not self._started:
-            end(self._monitor)
+            with suppress(GuestError):  # it stays on record for who comes later
+                end(self._monitor)
             self._loaded = False
         self._let_go()
 
 
 def end(monitor: QemuMonitor) -> None:
-    """Have it end, and wait for that; one that hangs is left."""
+    """Have it end, and wait for that; GuestError for one that hangs."""
     with suppress(GuestError):
         monitor.ask("quit")
     until = monotonic() + END_S
-    while monitor.process.is_alive and monotonic() < until:
+    while monitor.process.is_alive:
+        if monotonic() > until:
+            raise GuestError(
+                f"QEMU {monitor.process.pid} has a guest's state and does not end: end it, and do"
+                " not let it run"
+            )
         sleep(0.01)
 
 

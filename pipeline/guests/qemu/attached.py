@@ -7,9 +7,9 @@ from time import monotonic, sleep
 from pipeline.guests.base import GuestBlock, GuestStatistics
 from pipeline.guests.conversation import close_all
 from pipeline.guests.memory import lock
-from pipeline.guests.qemu.machine import machine_of, obstacles
+from pipeline.guests.qemu.machine import machine_of, obstacles, run_state
 from pipeline.guests.qemu.monitor import QemuMonitor
-from pipeline.guests.qemu.ram import open_block
+from pipeline.guests.qemu.ram import open_block, why_hidden
 from pipeline.records.processes import Process
 from protocol.errors import ConfigError, GuestError, NoSuchGuest
 
@@ -40,6 +40,8 @@ class AttachedQemu:
 
     def _open(self, others: Callable[[QemuMonitor], list[str]], *, writable: bool) -> str:
         """Open its memory; what it is."""
+        if (hidden := why_hidden(self.process.pid)) is not None:
+            raise NoSuchGuest(f"{self.name} cannot take part: {hidden}")
         found = machine_of(self._monitor)
         in_the_way = [*obstacles(self._monitor, found), *others(self._monitor)]
         if in_the_way:
@@ -60,7 +62,7 @@ class AttachedQemu:
 
     def run_state(self) -> str:
         """As QEMU has it."""
-        return str(self._monitor.ask("query-status")["status"])
+        return run_state(self._monitor)
 
     def pause(self) -> None:
         """Stop, until `go_on`."""
@@ -98,7 +100,7 @@ def let_run(monitor: QemuMonitor) -> None:
     """Have it run, whatever kept it; GuestError where it does not."""
     monitor.ask("cont")
     until = monotonic() + STATE_S
-    while (found := monitor.ask("query-status"))["status"] != "running":
+    while (found := run_state(monitor)) != "running":
         if monotonic() > until:
-            raise GuestError(f"the machine was told to run and is {found['status']}")
+            raise GuestError(f"the machine was told to run and is {found}")
         sleep(_LOOK_S)

@@ -3,13 +3,28 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+from pipeline.guests.qemu.answers import (
+    Answer,
+    Drive,
+    MemorySizes,
+    Node,
+    OwnMigration,
+    RunState,
+    Target,
+)
 from pipeline.guests.qemu.monitor import QemuMonitor, QemuRefused
 from pipeline.guests.qemu.ram import Backend, backends
 from pipeline.guests.qemu.settings import IGNORE_SHARED, LATE_ACTIVATE, capabilities_of
-from pipeline.guests.qemu.state import is_migrating
 from protocol.limits import MAX_BLOCKS
+
+SAVED = "postmigrate"
+"""The run state of a machine whose device state was saved, until somebody lets it go on."""
+LEFT = {
+    SAVED: "its state was taken before; where it runs nowhere else, `cont` lets it go on",
+    "inmigrate": "it waits for a guest itself",
+}
+"""Run states in which no guest is there to leave."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +37,21 @@ class Machine:
 
 def machine_of(monitor: QemuMonitor) -> Machine:
     """What the QEMU is."""
-    kind = str(monitor.ask("qom-get", path="/machine", property="type")).removesuffix("-machine")
-    target = monitor.ask("query-target")["arch"]
-    processors = len(monitor.ask("query-cpus-fast"))
-    return Machine(backends(monitor), f"{kind}, {target}, {processors} processors")
+    kind = monitor.query(str, "qom-get", path="/machine", property="type")
+    target = monitor.query(Target, "query-target").arch
+    processors = len(monitor.query(list[Answer], "query-cpus-fast"))
+    name = kind.removesuffix("-machine")
+    return Machine(backends(monitor), f"{name}, {target}, {processors} processors")
+
+
+def run_state(monitor: QemuMonitor) -> str:
+    """As QEMU has it."""
+    return monitor.query(RunState, "query-status").status
+
+
+def own_migration(monitor: QemuMonitor) -> OwnMigration:
+    """What the QEMU says of its own migration."""
+    return monitor.query(OwnMigration, "query-migrate")
 
 
 def obstacles(monitor: QemuMonitor, machine: Machine) -> list[str]:
@@ -45,46 +71,48 @@ def obstacles(monitor: QemuMonitor, machine: Machine) -> list[str]:
 
 def source_obstacles(monitor: QemuMonitor) -> list[str]:
     """What else is in the way of one that is to leave."""
-    told = monitor.ask("query-migrate")
-    found = list(told.get("blocked-reasons", []))
-    if is_migrating(told):
-        found.append(f"it is migrating by itself: {told['status']}")
+    own, state = own_migration(monitor), run_state(monitor)
+    found = list(own.blocked_reasons)
+    if own.is_under_way:
+        found.append(f"it is migrating by itself: {own.status}")
+    if state in LEFT:
+        found.append(f"it is {state}: {LEFT[state]}")
     return found
 
 
 def destination_obstacles(monitor: QemuMonitor) -> list[str]:
     """What else is in the way of one that is to be filled."""
-    state = monitor.ask("query-status")["status"]
+    state, own = run_state(monitor), own_migration(monitor)
     if state != "inmigrate":
         return [f"it does not wait for a guest but is {state}: -S -incoming defer"]
-    if monitor.ask("query-migrate").get("status", "none") != "none":
+    if own.status != "none":
         return ["a migration into it has begun already"]
+    if own.socket_address:
+        return ["it waits for a guest by itself: -incoming defer"]
     return []
 
 
 def untracked_changes(monitor: QemuMonitor) -> Iterator[str]:
     """What write-protection does not show: a drive with direct I/O puts data straight into a
     machine's memory, a balloon punches holes into it (so does its free-page reporting)."""
-    for node in monitor.ask("query-named-block-nodes", flat=True):
-        if node["cache"]["direct"]:
-            yield f"drive {node['node-name']} bypasses the cache"
+    for node in monitor.query(list[Node], "query-named-block-nodes", flat=True):
+        if node.cache.direct:
+            name = node.file if node.node_name.startswith("#") else node.node_name
+            yield f"drive {name} bypasses the cache"
     with suppress(QemuRefused):
         monitor.ask("query-balloon")
         yield "it has a balloon"
 
 
 def _has_writable_disks(monitor: QemuMonitor) -> bool:
-    return any(
-        not one["inserted"]["ro"]
-        for one in monitor.ask("query-block")
-        if "inserted" in one and one["device"] != ""
-    )
+    media = [drive.inserted for drive in monitor.query(list[Drive], "query-block")]
+    return any(not medium.ro for medium in media if medium is not None)
 
 
 def _unnamed_memory(monitor: QemuMonitor, machine: Machine) -> list[str]:
     """Whether the machine's own memory is none of the objects."""
-    sizes: dict[str, Any] = monitor.ask("query-memory-size-summary")
-    there = sizes["base-memory"] + sizes.get("plugged-memory", 0)
+    sizes = monitor.query(MemorySizes, "query-memory-size-summary")
+    there = sizes.base_memory + sizes.plugged_memory
     ours = sum(backend.size_bytes for backend in machine.memory)
     if ours < there:
         return [f"only {ours} of its {there} bytes of memory are memory objects"]

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+import msgspec
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from pipeline.records.processes import Process, maybe_process
 from protocol.errors import GuestError, NoSuchGuest
@@ -56,7 +57,15 @@ class QemuMonitor:
         assert self._process is not None
         return self._process
 
-    def ask(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - as QEMU has it
+    def query(self, answer: type[T], command: str, **arguments: object) -> T:
+        """As `ask`, and what it returns as an `answer`; GuestError where it is none."""
+        told = self.ask(command, **arguments)
+        try:
+            return msgspec.convert(told, answer)
+        except msgspec.ValidationError as error:
+            raise GuestError(f"QEMU's answer to {command} is not understood: {error}") from None
+
+    def ask(self, command: str, **arguments: object) -> object:
         """What `command` returns; underlines in names are dashes. QemuRefused where QEMU says no,
         GuestError where it says nothing."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
@@ -80,29 +89,42 @@ class QemuMonitor:
     def give(self, name: str, fd: int) -> None:
         """Let QEMU have a copy of descriptor `fd`, which `fd:name` is from then on."""
         self.ask("query-status")  # a connection that was lost is made anew
-        self._client.send_fd_scm(fd)
+        try:
+            self._client.send_fd_scm(fd)
+        except LOST as error:
+            raise GuestError(f"{self.path}: {error}") from None
         self.ask("getfd", fdname=name)
 
     def _connect(self) -> None:
         with suppress(TimeoutError, *LOST):
             self._run(self._client.disconnect(), GREETING_S)
         connection = _connection(self.path)
-        connection.setblocking(False)
         try:
-            process = _peer(connection)
-            if self._process is not None and process != self._process:
-                raise GuestError(f"{self.path}: another QEMU listens there now")
+            self._process = self._same(_peer(connection))
+            connection.setblocking(False)
             self._run(self._client.connect(connection), GREETING_S)
-        except TimeoutError:
+        except BaseException as error:
             connection.close()
-            raise GuestError(
-                f"{self.path}: no greeting: QEMU talks to one client at a time, and has one there;"
-                " give it another -qmp"
-            ) from None
-        except (GuestError, *LOST) as error:
-            connection.close()
-            raise GuestError(f"{self.path} does not speak QMP: {error}") from None
-        self._process = process
+            raise self._why_lost(error) from None
+
+    def _same(self, process: Process) -> Process:
+        if self._process is not None and process != self._process:
+            raise GuestError(f"{self.path}: another QEMU listens there now")
+        return process
+
+    def _why_lost(self, error: BaseException) -> BaseException:
+        if isinstance(error, LOST) and not _came_too_late(error):
+            return GuestError(
+                f"{self.path} does not speak QMP (as -qmp does, not -monitor): {error}"
+            )
+        if not _came_too_late(error):
+            return error
+        if self.process.is_stopped:
+            return GuestError(f"{self.path}: process {self.process.pid} is stopped by a signal")
+        return GuestError(
+            f"{self.path}: no greeting: QEMU talks to one client at a time, and has one there;"
+            " give it another -qmp"
+        )
 
     def _run(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
@@ -114,6 +136,12 @@ class QemuMonitor:
         with suppress(TimeoutError, *LOST):
             self._run(self._client.disconnect(), GREETING_S)
         self._loop.close()
+
+
+def _came_too_late(error: BaseException) -> bool:
+    """Whether a deadline has passed; the library wraps what ends it then."""
+    ended = isinstance(error, ConnectError) and isinstance(error.exc, asyncio.CancelledError)
+    return ended or isinstance(error, TimeoutError)
 
 
 def process_at(path: Path) -> Process:

@@ -4,15 +4,19 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.file_users import FileMapping, is_covered, mappings_of
 from pipeline.guests.base import GuestBlock
+from pipeline.guests.qemu.answers import Property
 from pipeline.guests.qemu.monitor import QemuMonitor
-from protocol.errors import GuestError
+from protocol.errors import NoSuchGuest
 from protocol.limits import PAGE_BYTES
 
 FILE_BACKEND = "memory-backend-file"
-BACKEND = "memory-backend-"
+BACKEND_PREFIX = "memory-backend-"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,27 +42,39 @@ class Backend:
 
 def backends(monitor: QemuMonitor) -> list[Backend]:
     """All memory objects, by name."""
-    listed = monitor.ask("qom-list", path="/objects")
-    found = [(one["name"], one["type"].removeprefix("child<").removesuffix(">")) for one in listed]
+    listed = monitor.query(list[Property], "qom-list", path="/objects")
+    found = [(one.name, one.type.removeprefix("child<").removesuffix(">")) for one in listed]
     return sorted(
-        (_backend(monitor, name, kind) for name, kind in found if kind.startswith(BACKEND)),
+        (_backend(monitor, name, kind) for name, kind in found if kind.startswith(BACKEND_PREFIX)),
         key=lambda backend: backend.name,
     )
 
 
 def _backend(monitor: QemuMonitor, name: str, kind: str) -> Backend:
-    def get(key: str) -> object:
-        return monitor.ask("qom-get", path=f"/objects/{name}", property=key)
+    def get(of: type[T], key: str) -> T:
+        return monitor.query(of, "qom-get", path=f"/objects/{name}", property=key)
 
-    path = str(get("mem-path")) if kind == FILE_BACKEND else ""
-    return Backend(name, kind, int(str(get("size"))), bool(get("share")), path)
+    path = get(str, "mem-path") if kind == FILE_BACKEND else ""
+    return Backend(name, kind, get(int, "size"), get(bool, "share"), path)
+
+
+def why_hidden(pid: int) -> str | None:
+    """Why /proc does not say which files a process has mapped; None where it does."""
+    try:
+        Path(f"/proc/{pid}/maps").open("rb").close()
+    except OSError as error:
+        return (
+            f"process {pid} does not show its memory ({error.strerror}): run this as its user, or"
+            " with CAP_SYS_PTRACE"
+        )
+    return None
 
 
 def open_block(backend: Backend, pid: int, *, writable: bool) -> GuestBlock:
     """The file of a backend that has no obstacle; the descriptor is the caller's.
 
     Its path may be a folder, or of a file that was removed: what counts is what the process has
-    mapped. GuestError where that cannot be had.
+    mapped. NoSuchGuest where that cannot be had.
     """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
     for path in [Path(backend.path), *_descriptors(pid, backend)]:
@@ -69,7 +85,7 @@ def open_block(backend: Backend, pid: int, *, writable: bool) -> GuestBlock:
         if os.fstat(fd).st_size >= backend.size_bytes and _is_all_mapped(pid, fd, backend):
             return GuestBlock(backend.name, backend.size_bytes // PAGE_BYTES, fd)
         os.close(fd)
-    raise GuestError(
+    raise NoSuchGuest(
         f"memory {backend.name}: the file {backend.path} that process {pid} has mapped cannot be"
         " opened"
     )
@@ -85,7 +101,9 @@ def whole_mapping(pid: int, block: GuestBlock) -> FileMapping | None:
 
 
 def _is_all_mapped(pid: int, fd: int, backend: Backend) -> bool:
-    return is_covered(mappings_of(pid, fd), backend.size_bytes)
+    with suppress(OSError):  # it has just ended
+        return is_covered(mappings_of(pid, fd), backend.size_bytes)
+    return False
 
 
 def _descriptors(pid: int, backend: Backend) -> list[Path]:

@@ -3,6 +3,9 @@
 Left on, `x-ignore-shared` would let a later save leave out the memory in silence.
 """
 
+import msgspec
+
+from pipeline.guests.qemu.answers import Capability, Limits
 from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.records.record import ChangedQemu
 from protocol.errors import GuestError
@@ -23,7 +26,6 @@ class Settings:
     def __init__(self, monitor: QemuMonitor) -> None:
         self._monitor = monitor
         capabilities = capabilities_of(monitor)
-        parameters = monitor.ask("query-migrate-parameters")
         wanted = {**dict.fromkeys(capabilities, False), **WANTED}
         self._wanted = {
             name: state
@@ -38,7 +40,7 @@ class Settings:
                 for name, state in self._wanted.items()
                 if capabilities[name] != state
             },
-            parameters={name: parameters[name] for name in FASTEST if name in parameters},
+            parameters=msgspec.to_builtins(monitor.query(Limits, "query-migrate-parameters")),
         )
         self._changed = False
 
@@ -59,7 +61,8 @@ class Settings:
 
 def capabilities_of(monitor: QemuMonitor) -> dict[str, bool]:
     """All that this QEMU knows, and whether they are on."""
-    return {one["capability"]: one["state"] for one in monitor.ask("query-migrate-capabilities")}
+    known = monitor.query(list[Capability], "query-migrate-capabilities")
+    return {one.capability: one.state for one in known}
 
 
 def set_capabilities(monitor: QemuMonitor, states: dict[str, bool]) -> None:

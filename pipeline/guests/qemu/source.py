@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.guests.base import Mapping
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
-from pipeline.guests.qemu.machine import source_obstacles, untracked_changes
+from pipeline.guests.qemu.machine import SAVED, source_obstacles, untracked_changes
 from pipeline.guests.qemu.ram import backends, whole_mapping
 from pipeline.guests.qemu.settings import Settings
 from pipeline.injection.attach import Attached, attach, why_not
@@ -15,8 +15,6 @@ from protocol.devices import Section
 from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
 
-SAVED = "postmigrate"
-"""The run state of a machine whose device state was saved, until somebody lets it go on."""
 SANDBOXED = True
 """QEMU's own filter (-sandbox on) lists what it forbids; userfaultfd and close are not there."""
 
@@ -39,13 +37,12 @@ class QemuGuest(AttachedQemu):
         self._settings: Settings | None = None
         super().__init__(qmp, source_obstacles, writable=False)
 
-    @property
-    def unsavable(self) -> str | None:
+    def why_not_movable(self) -> str | None:
         """What blocks its migration now."""
         found = source_obstacles(self._monitor)
         there = {one.name: one.size_bytes // PAGE_BYTES for one in backends(self._monitor)}
         if there != {block.name: block.pages for block in self.blocks}:
-            found.append("it has other memory than before: begin anew")
+            found.append("it has other memory than before: start pageferry again")
         return "; ".join(found) or None
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
@@ -112,11 +109,13 @@ class QemuGuest(AttachedQemu):
 
     def resume(self) -> None:
         """Undo `stop`, and what could not be undone of settings."""
-        if self._settings is not None:
-            self._settings.put_back()
-        if self._run_state == "running":
-            let_run(self._monitor)
-        self._run_state = None
+        try:
+            if self._settings is not None:
+                self._settings.put_back()
+        finally:
+            if self._run_state == "running":
+                let_run(self._monitor)
+            self._run_state = None
 
     def pause(self) -> None:
         """Stop, until `go_on`."""
@@ -137,11 +136,9 @@ class QemuGuest(AttachedQemu):
     def save_devices(self) -> list[Section]:
         """Its device state, as it saves it by itself."""
         assert self._settings is not None, "on record before it is stopped"
-        try:
-            self._settings.change()
-            saved = state.save(self._monitor)
-        finally:
-            self._settings.put_back()
+        self._settings.change()
+        saved = state.save(self._monitor)
+        self._settings.put_back()  # else `resume` does
         return [Section(state.SECTION, 0, state.VERSION, saved)]
 
     def close(self) -> None:

@@ -5,8 +5,9 @@ import select
 from contextlib import suppress
 from threading import Thread
 from time import monotonic, sleep
-from typing import Any
+from typing import BinaryIO
 
+from pipeline.guests.qemu.machine import own_migration
 from pipeline.guests.qemu.monitor import QemuMonitor
 from protocol.errors import GuestError
 from protocol.limits import MAX_DEVICE_BYTES
@@ -22,30 +23,39 @@ _LOOK_S = 0.002
 
 
 def save(monitor: QemuMonitor) -> bytes:
-    """What its migration writes, while it is stopped; GuestError where that fails, and QEMU is as
-    it was before."""
+    """What its migration writes, while it is stopped; GuestError where that fails, and it is under
+    way no more, where QEMU answers."""
+    try:
+        with _start_saving(monitor) as pipe:
+            state = _read_all(pipe, monotonic() + SAVE_S)
+            finish(monitor, SAVE_S)
+    except GuestError:
+        with suppress(GuestError):  # the first one is the reason
+            cancel(monitor)  # behind the pipe's end: QEMU waits for nobody to read it
+        raise
+    return state
+
+
+def _start_saving(monitor: QemuMonitor) -> BinaryIO:
+    """What the state is read from."""
     reads, writes = os.pipe2(os.O_CLOEXEC)
+    pipe = os.fdopen(reads, "rb", 0)
     try:
         try:
             monitor.give(_NAME, writes)
         finally:
             os.close(writes)
         monitor.ask("migrate", uri=f"fd:{_NAME}")
-        try:
-            state = _read_all(reads, monotonic() + SAVE_S)
-            finish(monitor, SAVE_S)
-        except GuestError:
-            cancel(monitor)
-            raise
-        return state
-    finally:
-        os.close(reads)
+    except GuestError:
+        pipe.close()
+        raise
+    return pipe
 
 
-def _read_all(reads: int, until: float) -> bytes:
+def _read_all(pipe: BinaryIO, until: float) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    while piece := _read(reads, until):
+    while piece := _read(pipe, until):
         pieces.append(piece)
         size += len(piece)
         if size > MAX_DEVICE_BYTES:
@@ -56,12 +66,12 @@ def _read_all(reads: int, until: float) -> bytes:
     return b"".join(pieces)
 
 
-def _read(reads: int, until: float) -> bytes:
+def _read(pipe: BinaryIO, until: float) -> bytes:
     poll = select.poll()
-    poll.register(reads, select.POLLIN)
+    poll.register(pipe, select.POLLIN)
     if not poll.poll(max(0, until - monotonic()) * 1000):
         raise GuestError(f"QEMU has not saved its device state within {SAVE_S:g} s")
-    return os.read(reads, _PIECE)
+    return pipe.read(_PIECE)
 
 
 def load(monitor: QemuMonitor, state: bytes) -> None:
@@ -76,12 +86,12 @@ def load(monitor: QemuMonitor, state: bytes) -> None:
     finally:
         os.close(reads)
     feeder = Thread(target=_write_all, args=(writes, state), daemon=True)
-    feeder.start()  # as much as fits into the pipe is there before QEMU looks
-    monitor.ask("migrate-incoming", uri=f"fd:{_NAME}")
+    feeder.start()
     try:
+        monitor.ask("migrate-incoming", uri=f"fd:{_NAME}")
         finish(monitor, LOAD_S)
     finally:
-        feeder.join(LOAD_S)
+        feeder.join(LOAD_S)  # it ends with QEMU's end of the pipe
 
 
 def _write_all(writes: int, state: bytes) -> None:
@@ -94,23 +104,18 @@ def _write_all(writes: int, state: bytes) -> None:
 def finish(monitor: QemuMonitor, within_s: float) -> None:
     """Wait until its migration is over; GuestError where it has not completed."""
     until = monotonic() + within_s
-    while (told := monitor.ask("query-migrate")).get("status") != "completed":
-        if told.get("status") in ("failed", "cancelled"):
-            raise GuestError(f"QEMU: {told.get('error-desc', told['status'])}")
+    while (own := own_migration(monitor)).status != "completed":
+        if own.status in ("failed", "cancelled"):
+            raise GuestError(f"QEMU: {own.error_desc or own.status}")
         if monotonic() > until:
             raise GuestError(f"QEMU's own migration takes longer than {within_s:g} s")
         sleep(_LOOK_S)
 
 
-def is_migrating(told: dict[str, Any]) -> bool:
-    """Whether an answer to query-migrate tells of a migration that is under way."""
-    return told.get("status", "none") not in ("none", "completed", "failed", "cancelled")
-
-
 def cancel(monitor: QemuMonitor) -> None:
     """End a migration of its own that is under way, and wait for that."""
     until = monotonic() + SAVE_S
-    while is_migrating(monitor.ask("query-migrate")):
+    while own_migration(monitor).is_under_way:
         monitor.ask("migrate_cancel")
         if monotonic() > until:
             raise GuestError("QEMU does not end its own migration")

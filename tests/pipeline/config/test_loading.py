@@ -127,7 +127,7 @@ REFUSED = [
     (
         "no kind",
         "name: x\nguest: {}",
-        "FILE:2: guest.kind: found null, expected 'synthetic' or 'file'",
+        "FILE:2: guest.kind: found null, expected 'synthetic', 'file' or 'qemu'",
     ),
     (
         "no path",

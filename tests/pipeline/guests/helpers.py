@@ -19,6 +19,8 @@ from protocol.limits import PAGE_BYTES
 PAGES = 2100
 """More than two pieces of 1024 pages."""
 
+_NOBODY = 65534
+
 UNIFORM = Workload("uniform", 600 * PAGE_BYTES, 40 << 20, 64, "mixed", 7)
 
 
@@ -73,6 +75,21 @@ def python(code: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
             yield process, process.stdout.readline()
         finally:
             process.kill()
+
+
+def as_another_user(ask: Callable[[], object]) -> str:
+    """What `ask` answers, as text, to a user who is not root."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.getuid() == 0:
+            os.setuid(_NOBODY)
+        os.write(writes, str(ask()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writes)
+    with os.fdopen(reads) as pipe:
+        return pipe.read()
 
 
 def wait_until(true: Callable[[], bool], within_s: float = 5.0) -> None:

@@ -39,13 +39,13 @@ def test_refusals_come_in_their_order(outgoing: Outgoing, guest: LeavingMemory) 
     outgoing.blockers.add("a snapshot is made")
     with outgoing.blockers.blocked("a disk is attached"):
         assert refusal(outgoing) == "a disk is attached"
-        guest.unsavable = "the device x cannot be saved"
+        guest.obstacle = "the device x cannot be saved"
         assert refusal(outgoing) == "the device x cannot be saved"
-        guest.unsavable = None
+        guest.obstacle = None
     assert refusal(outgoing) == "a snapshot is made"
     outgoing.blockers.remove("a snapshot is made")
     outgoing.begin()
-    guest.unsavable = "the device x cannot be saved"
+    guest.obstacle = "the device x cannot be saved"
     assert refusal(outgoing) == "There's a migration process in progress"
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from pipeline.guests.base import GuestBlock, Mapping, SourceGuest
-from pipeline.source.tracking import start_tracking
+from pipeline.source.tracking import choose, start_tracking
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python
@@ -25,6 +25,7 @@ class Guest:
     blocks: list[GuestBlock] = field(default_factory=lambda: BLOCKS)
     armed: int = 0
     unseen: list[str] = field(default_factory=list)
+    lacks: str | None = None
     process = None
 
     def arm(self) -> list[Mapping]:
@@ -35,6 +36,10 @@ class Guest:
     def why_not_armed(self) -> str:
         """The reason."""
         return "this kernel is too old"
+
+    def why_no_uffd(self) -> str | None:
+        """What is seen before it is tried."""
+        return self.lacks
 
     def untracked_changes(self) -> list[str]:
         """Who else writes."""
@@ -109,6 +114,14 @@ def test_uffd_is_not_trusted_where_something_is_unseen(verify: str) -> None:
     with pytest.raises(ConfigError, match="it has a balloon"):
         start_tracking("uffd", cast(SourceGuest, balloon), verify)
     assert start_tracking("auto", cast(SourceGuest, balloon), "full").name == "uffd"
+
+
+def test_what_is_not_there_is_told_before_what_is_not_trusted() -> None:
+    """A user who takes a balloon off, and still gets no uffd."""
+    file = Guest(MAPPINGS, unseen=["it has a balloon"], lacks="a file registers nothing")
+    assert choose("auto", cast(SourceGuest, file), "frames") == ("hash", "a file registers nothing")
+    assert start_tracking("auto", cast(SourceGuest, file), "full").name == "hash"
+    assert file.armed == 0
 
 
 @pytest.mark.parametrize(("how", "taken"), [("r", "uffd"), ("w", "hash"), ("wm", "hash")])
