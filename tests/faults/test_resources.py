@@ -10,9 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.guests.base import GuestBlock
 from pipeline.guests.file import FileGuest
+from pipeline.guests.qemu.ram import why_no_room
 from pipeline.result import Result
 from pipeline.source.coordinator import Coordinator
+from protocol.limits import PAGE_BYTES
 from tests.faults.leaving import before_rounds, leave, synthetic_guest
 from tests.pipeline.guests.helpers import wait_until
 from tests.pipeline.monitor.talking import Client, listens
@@ -64,6 +67,16 @@ def test_the_disk_is_full_at_the_destination(folder: Path, small_disk: Path) -> 
         check_failure(here, there.result(), reason)
         guest.statistics()
     assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
+def test_a_machine_whose_memory_has_no_room(small_disk: Path) -> None:
+    """A migration that fails in the middle, of which that could be known before."""
+    with (small_disk / "ram").open("w+b") as ram:
+        block = GuestBlock("ram", MEMORY // PAGE_BYTES, ram.fileno())
+        assert why_no_room([block]) is None
+        assert "no room for memory ram" in str(why_no_room([block] * 2))
+        os.posix_fallocate(ram.fileno(), 0, MEMORY)
+        assert why_no_room([block] * 2) is None
 
 
 @pytest.mark.parametrize("few", FEW)

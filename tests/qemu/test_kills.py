@@ -14,6 +14,7 @@ from pipeline.records.record import encode_record
 from pipeline.records.store import state_folder
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import wait_until
+from tests.pipeline.injection.victims import needs_uffd
 from tests.qemu.machine import Qemu
 from tests.qemu.pairs import GUEST, Pair, is_dead, needs_qemu
 from tests.system.migrations import Command
@@ -57,6 +58,7 @@ def killed(folder: Path, machines: Pair, after_s: float) -> bool:
 
 
 @needs_qemu
+@needs_uffd
 @pytest.mark.more
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_it_is_killed_at_any_moment(folder: Path) -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.injection.victims import needs_uffd
 from tests.qemu.pairs import GUEST, needs_kvm, needs_qemu, pair
 from tests.system.migrations import Command
 
 
 @needs_qemu
 @pytest.mark.parametrize("accel", ["tcg", pytest.param("kvm", marks=[needs_kvm, pytest.mark.slow])])
-@pytest.mark.parametrize("tracker", ["hash", "uffd"])
+@pytest.mark.parametrize("tracker", ["hash", pytest.param("uffd", marks=needs_uffd)])
 def test_it_moves(folder: Path, accel: str, tracker: str) -> None:
     """A guest that starts anew, twice or nowhere, or whose memory was damaged on the way."""
     with pair(folder, accel=accel) as machines:

@@ -9,11 +9,12 @@ import pytest
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
 from tests.pipeline.holding import HOLDS
+from tests.pipeline.injection.victims import needs_uffd
 from tests.qemu.machine import Qemu
 from tests.qemu.pairs import GUEST, needs_qemu, pair
 from tests.system.migrations import END_S, Command, settings
 
-pytestmark = needs_qemu
+pytestmark = [needs_qemu, needs_uffd]
 WRITTEN, PUNCHED = 0x40, 0x50
 """Pages below the first MiB, which the guest does not use."""
 SLOW = {"max-bandwidth": "256KiB"}

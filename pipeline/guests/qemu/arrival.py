@@ -10,6 +10,7 @@ from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
 from pipeline.guests.qemu.machine import destination_obstacles
 from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.ram import why_no_room
 from pipeline.guests.qemu.settings import Settings
 from pipeline.records.record import AnyEffect, LoadedQemu
 from protocol.control import BlockInfo
@@ -38,7 +39,8 @@ class QemuArrival(AttachedQemu):
         super().__init__(qmp, destination_obstacles, writable=True)
 
     def expect(self, machine: str, blocks: Sequence[BlockInfo]) -> None:
-        """GuestError where another machine comes than waits here; blocks as they come, from now."""
+        """GuestError where another machine comes than waits here, or has no room; blocks as they
+        come, from now."""
         if machine != self.machine:
             raise GuestError(f"{self.name} is {self.machine}; {machine} comes")
         ours = {block.name: block for block in self.blocks}
@@ -52,6 +54,8 @@ class QemuArrival(AttachedQemu):
         if len(blocks) != len(ours):
             raise GuestError(f"{self.name} has memory that does not come: {', '.join(ours)}")
         self.blocks = [ours[block.name] for block in blocks]
+        if (reason := why_no_room(self.blocks)) is not None:
+            raise GuestError(f"{self.name}: {reason}")
 
     def load_devices(self, sections: list[Section]) -> None:
         """Have it take the state; it stands still."""

@@ -1,6 +1,8 @@
 """The memory of a QEMU: which blocks it has, and the file that each of them is."""
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from protocol.limits import PAGE_BYTES
 
 FILE_BACKEND = "memory-backend-file"
 BACKEND_PREFIX = "memory-backend-"
+_STAT_BLOCK_BYTES = 512
 
 T = TypeVar("T")
 
@@ -89,6 +92,22 @@ def open_block(backend: Backend, pid: int, *, writable: bool) -> GuestBlock:
         f"memory {backend.name}: the file {backend.path} that process {pid} has mapped cannot be"
         " opened"
     )
+
+
+def why_no_room(blocks: Sequence[GuestBlock]) -> str | None:
+    """Why the file systems have no room for all of `blocks`, which a guest may write into any
+    hole of; None where they have, or do not tell."""
+    missing: Counter[int] = Counter()
+    for block in blocks:
+        status, system = os.fstat(block.fd), os.fstatvfs(block.fd)
+        missing[status.st_dev] += block.pages * PAGE_BYTES - status.st_blocks * _STAT_BLOCK_BYTES
+        room = system.f_bavail * system.f_frsize
+        if system.f_blocks and missing[status.st_dev] > room:
+            return (
+                f"no room for memory {block.name}: {missing[status.st_dev]} bytes of it are not"
+                f" allocated yet, its file system has {room} left"
+            )
+    return None
 
 
 def whole_mapping(pid: int, block: GuestBlock) -> FileMapping | None:
