@@ -21,7 +21,7 @@ from protocol.limits import MAX_BLOCKS
 SAVED = "postmigrate"
 """The run state of a machine whose device state was saved, until somebody lets it go on."""
 LEFT = {
-    SAVED: "its state was taken before; where it runs nowhere else, `cont` lets it go on",
+    SAVED: "its state was taken before, and `cont` lets it go on, where it runs nowhere else",
     "inmigrate": "it waits for a guest itself",
 }
 """Run states in which no guest is there to leave."""
