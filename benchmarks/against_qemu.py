@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import pageferry_peer, qemu_peer
+from benchmarks import codec_alone, pageferry_peer, qemu_peer
 from benchmarks.image import build_image
 from benchmarks.report import Results, as_json, machine, print_report
 from benchmarks.running import Measured, RunError, Settings, Unavailable
@@ -35,7 +35,8 @@ IMAGES_HELD = 3
 
 ORDER = (
     *("qemu-plain", "qemu-multifd-none", "pageferry-none", "pageferry-lz4", "qemu-compress"),
-    *("pageferry-zlib", "qemu-multifd-zlib", "pageferry-zstd", "qemu-multifd-zstd"),
+    *("pageferry-zlib", "qemu-multifd-zlib", "codec-zlib"),
+    *("codec-zstd", "pageferry-zstd", "qemu-multifd-zstd"),
 )
 """In every round; those that are held against each other follow each other."""
 
@@ -80,6 +81,9 @@ def runners(settings: Settings, qemu: str | None) -> Mapping[str, Callable[[], M
     ours = {
         f"pageferry-{codec}": partial(pageferry_peer.migrate, codec, settings)
         for codec in pageferry_peer.CODECS
+    }
+    ours |= {
+        f"codec-{name}": partial(codec_alone.measure, name, settings) for name in codec_alone.CODECS
     }
     if qemu is None:
         return ours

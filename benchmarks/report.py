@@ -18,6 +18,8 @@ PAIRS = (
     ("pageferry-zlib", "qemu-multifd-zlib"),
     ("pageferry-zstd", "qemu-multifd-zstd"),
     ("pageferry-none", "qemu-multifd-none"),
+    ("pageferry-zlib", "codec-zlib"),
+    ("pageferry-zstd", "codec-zstd"),
 )
 
 
@@ -85,7 +87,7 @@ def rates_table(results: Results) -> Table:
 
 def ratios_table(ratios: dict[tuple[str, str], float]) -> Table:
     """A row for each pair."""
-    table = Table("pageferry", "QEMU", "ratio (median of the rounds)")
+    table = Table("ours", "against", "ratio (median of the rounds)")
     for (ours, theirs), ratio in ratios.items():
         table.add_row(ours, theirs, f"{ratio:.2f}")
     return table

@@ -17,6 +17,7 @@ def import_from_here_alone() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: they spin, and nobody uses them
     note_inherited()
     import_from_here_alone()
     try:

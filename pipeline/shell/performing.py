@@ -108,7 +108,7 @@ def _tell_both(one: Observer, other: Observer, progress: Progress) -> None:
 def _report_end(result: Result, log_format: LogFormat) -> int:
     code = exit_code(result)
     if code == 130:
-        return complain(result.error_desc or "cancelled", code, log_format)
+        return complain("cancelled", code, log_format)
     if code:
         hint = ""
         if result.guest_alive == "unknown" and result.session:

@@ -198,8 +198,6 @@ class Coordinator:
         self.engine.link.end(c.Cancel(reason=self.error[:REASON_CHARS], failed=not cancelled))
         if self.custody.take_back():  # a guest that hangs is waited for
             self._on_guest(True)
-        if self.custody.hangs:
-            self.error += f"; it may stand still ({self.custody.hangs}): `pageferry cleanup`"
         self.has_stopped = False
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:

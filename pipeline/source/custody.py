@@ -36,8 +36,7 @@ class Custody:
         self._commit: SourceCommit | None = None
         self._run_state: str | None = None
         self._dead = False
-        self.hangs = ""
-        """Why the guest could not be let go on; it may hear that later."""
+        self._hangs = False
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -109,13 +108,19 @@ class Custody:
         """
         if self.alive != "source":
             return False
+        why = ""
         try:
             if self._run_state is not None:
                 self._guest.resume()
         except GuestError as error:
-            self.hangs = str(error)
+            why = str(error)
         self._dead = self._guest.is_dead()
-        return self._run_state == "running" and not self.hangs and not self._dead
+        self._hangs = bool(why) and not self._dead
+        if self._hangs:
+            structlog.get_logger().warning(
+                f"{why}: the guest may stand still; `pageferry cleanup` lets it go on"
+            )
+        return self._run_state == "running" and not why and not self._dead
 
     def close(self) -> None:
         """Let go of the record; it stays where somebody has to ask for it, or to let the guest go
@@ -124,7 +129,7 @@ class Custody:
         if record is None:
             return
         with suppress(MigrationError):  # a disk that is full
-            if self.hangs and not self._dead:
+            if self._hangs:
                 record.let_go()
             elif record.step is not Step.INTENT or self.alive == "source":
                 record.remove()

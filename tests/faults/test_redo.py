@@ -32,6 +32,10 @@ class TrackedMemory(LeavingMemory):
         self._registration = uffd.register(self.memory.address, self.memory.words.nbytes)
         return [Mapping(0, os.getpid(), self.memory.address)]
 
+    def why_no_uffd(self) -> str | None:
+        """What the kernel lacks."""
+        return uffd.probe()
+
     def close(self) -> None:
         """Let the memory go."""
         if self._registration >= 0:
@@ -83,7 +87,7 @@ def written_between(folder: Path, tracker: str, codec: str, way: Way) -> None:
     guest, arriving = TrackedMemory(random_words(PAGES) >> np.uint64(32)), ArrivingMemory(PAGES)
     with closing(guest), RunningReceiver(arriving) as there, Relay(there.uri) as relay:
         writing = WritingBetween(relay, guest, arriving, way)
-        config = settings(tracker=tracker, codec=codec)
+        config = settings(tracker=tracker, codec=codec, batch_pages=PAGES // FRAMES)
         here = leave(config, relay.uri, guest, on_tick=writing.on_tick, at_first=writing.at_first)
         assert writing.has_written
         assert (here.error_desc, here.status, here.tracker) == (None, "completed", tracker)

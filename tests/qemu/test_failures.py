@@ -84,7 +84,7 @@ def test_both_hang_when_it_is_cancelled(folder: Path) -> None:
                 end.suspend()
             run.process.send_signal(signal.SIGINT)
             assert run.code(within_s=90) == 130, run.words
-            assert "it may stand still" in run.words
+            assert "the guest may stand still" in run.words
             assert "`pageferry cleanup`" in run.words
         assert clean_up(folder, env)[0] == 1
         for end in ends:

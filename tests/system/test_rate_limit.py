@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.model import BATCH_PAGES
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.source.statistics import SourceStatistics
 from protocol.frames import HEADER
@@ -17,7 +18,7 @@ from tests.system.migrations import MIB, both_ends, settings
 from workers.messages import Sent
 
 RATE = 20 * MIB
-BATCH_PAGES = 64
+
 FRAME_BYTES = BATCH_PAGES * (PAGE_BYTES + 13) + HEADER.size
 MOST_A_SECOND = 1.05 * RATE + FRAME_BYTES
 NOISE: dict[str, Any] = {
