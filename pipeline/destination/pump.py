@@ -164,6 +164,7 @@ class IncomingPump:
                 self._commit()
             case c.Settled():
                 self.settled = True
+                self._link.send(c.Alive())  # so that it need not be repeated
             case c.Cancel(reason=reason, failed=failed):
                 self.settled = True
                 raise PeerLost(f"the source failed: {reason}") if failed else Cancelled(reason)

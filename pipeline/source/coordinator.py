@@ -7,11 +7,14 @@ session's. Page bytes never come through here.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic_ns
 
 import structlog
 
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
+from pipeline.liveness import SILENCE_SECONDS
 from pipeline.logs import log_if_unexpected
 from pipeline.signals import Flag
 from pipeline.source.custody import Custody
@@ -22,7 +25,7 @@ from pipeline.source.switch_over import SwitchOver
 from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, GuestError, NotStartedThere
+from protocol.errors import Cancelled, GuestError, MigrationError, NotStartedThere
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -175,7 +178,15 @@ class Coordinator:
             self.custody.refused()
             raise
         self.engine.link.send(c.Settled() if self.custody.given() else c.Alive())
+        self._part()
         self._status.change(Status.DEVICE, Status.COMPLETED)
+
+    def _part(self) -> None:
+        """Repeat the last word until it is heard, or the destination has gone: whoever has not
+        heard it would stay, to be asked; the guest is there, whatever comes of that."""
+        engine, deadline = self.engine, monotonic_ns() + int(SILENCE_SECONDS * 1e9)
+        with suppress(MigrationError):
+            engine.pump.wait(lambda: engine.link.all_acknowledged or monotonic_ns() > deadline)
 
     def _pause(self) -> Status:
         """All is there and nothing given away: wait until somebody says so."""

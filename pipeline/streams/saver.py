@@ -127,6 +127,7 @@ class Saver:
             case c.Commit():
                 self._publish()
             case c.Settled() | c.Cancel():
+                self._link.send(c.Alive())  # so that it need not be repeated
                 self._is_over = True
 
     def _keep(self, message: c.AnyMessage) -> None:

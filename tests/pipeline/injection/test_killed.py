@@ -24,6 +24,8 @@ pytestmark = needs_uffd
 
 STEPS = 40
 """More than there are: all that the helper asks of ptrace, writes and takes."""
+HELPERS_A_STOP = 8
+"""Killed one after the other, 4 KiB of stack each, before a stopped process may go on."""
 TIMES_OUT = """
 import signal, sys
 from pipeline.injection import __main__, ptrace
@@ -92,6 +94,10 @@ def test_a_stopped_process_whose_helper_is_killed_stays_stopped(tmp_path: Path) 
         os.kill(found.pid, signal.SIGSTOP)
         while kill_helper_before(step, found.pid):
             wait_until(lambda: threads_state(found.pid) == {"T"})
+            if step % HELPERS_A_STOP == 0:  # its way back through each is on its stack
+                os.kill(found.pid, signal.SIGCONT)
+                found.wait_until_it_waits()
+                os.kill(found.pid, signal.SIGSTOP)
             step += 1
         os.kill(found.pid, signal.SIGCONT)
         found.write(5)
