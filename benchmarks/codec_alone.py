@@ -1,6 +1,6 @@
 """The codec alone, as a ceiling: what cores reach that do nothing but pack and unpack.
 
-The image without its zero pages, in pieces as large as a batch, a share for each core. Reading
+The image without its zero pages, in pieces of 256 KiB, a share for each core. Reading
 the image and leaving out its zeros is not timed.
 """
 

@@ -35,6 +35,7 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
 
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
         check_codec(hello.codec)
+        _check_tables(hello)
         if (hello.kind == "qemu") != (qmp is not None):
             where = "nothing" if qmp is None else f"a QEMU at {qmp}"
             raise GuestError(f"{where} waits here for a guest of kind {hello.kind}")
@@ -120,20 +121,28 @@ def _land(hello: Hello, path: Path | None) -> ArrivingGuest:
 
 
 def _check_room(hello: Hello, path: Path | None) -> None:
-    """GuestError for a guest that there is no room for: its memory, and the tables about it.
+    """GuestError for a guest that there is no room for.
 
     A guest that runs on here writes into its holes, too; of a file they stay holes.
     """
     pages = sum(block.pages for block in hello.blocks)
-    here = psutil.virtual_memory()
     where = None if path is None else path.parent
-    room = here.total if where is None else _room(where, path, all_of_it=hello.kind == "file")
+    room = (
+        psutil.virtual_memory().total
+        if where is None
+        else _room(where, path, all_of_it=hello.kind == "file")
+    )
     if pages * PAGE_BYTES > room:
         raise GuestError(
             f"the guest has {pages * PAGE_BYTES} bytes of memory,"
             f" {where or 'this machine'} has room for {room}"
         )
-    if pages * TABLE_BYTES_A_PAGE > here.available:
+
+
+def _check_tables(hello: Hello) -> None:
+    """GuestError where there is no room for the tables about a guest."""
+    pages = sum(block.pages for block in hello.blocks)
+    if pages * TABLE_BYTES_A_PAGE > psutil.virtual_memory().available:
         raise GuestError(f"no room for the tables about a guest of {pages} pages")
 
 

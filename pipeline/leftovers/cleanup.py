@@ -63,10 +63,12 @@ def settle(session: SessionRecord) -> str | None:
     if record.role == "source":
         return settle_source(session)
     closed = close_destination(session)
-    if record.closed:
-        return "what it had done was undone" if record.effects else _forget(session)
+    if record.closed and not record.effects:
+        return _forget(session)
     if closed.step is Step.STARTED:
         return "the guest was started here"
+    if record.closed:
+        return "what it had done was undone"
     if record.step is Step.OPEN:
         session.remove()
     return "the guest that was on its way was given up"

@@ -14,6 +14,9 @@ from pipeline.guests.qemu.settings import put_back
 from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, StoppedQemu
 from protocol.errors import GuestError
 
+NOT_STARTED = ("inmigrate", "paused", "prelaunch")
+"""The run states of a machine that nobody has started since it took a state."""
+
 
 def undo_qemu(effect: AnyQemuEffect) -> None:
     """Put it right; nothing, where the QEMU has ended. GuestError where it does not answer."""
@@ -22,7 +25,8 @@ def undo_qemu(effect: AnyQemuEffect) -> None:
     with _monitor(effect) as monitor:
         match effect:
             case ChangedQemu():
-                state.cancel(monitor)
+                if not _runs(monitor):  # while one runs, a migration of its own is not ours
+                    state.cancel(monitor)
                 put_back(monitor, effect)
             case StoppedQemu():
                 let_run(monitor)
@@ -34,11 +38,17 @@ def undo_qemu(effect: AnyQemuEffect) -> None:
 
 
 def has_started(loaded: LoadedQemu) -> bool:
-    """Whether a machine that has taken a guest's state runs; GuestError where it does not say."""
+    """Whether a machine that has taken a guest's state was started.
+
+    GuestError where it does not answer, or has come to something else since.
+    """
     if not loaded.qemu.is_alive:
         return False
     with _monitor(loaded) as monitor:
-        return _runs(monitor)
+        found = run_state(monitor)
+    if found not in ("running", *NOT_STARTED):
+        raise GuestError(f"the QEMU at {loaded.qmp} is {found}: whether it has run nobody can say")
+    return found == "running"
 
 
 def _runs(monitor: QemuMonitor) -> bool:

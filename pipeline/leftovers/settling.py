@@ -47,10 +47,19 @@ def settle_source(session: SessionRecord) -> str:
 
 
 def undo_effects(session: SessionRecord) -> None:
-    """Undo, once, what a session that is over did to others; what a guest is in stays."""
+    """Undo, once, what a session that is over did to others; what a guest is in stays.
+
+    All that can be undone is; the first error is raised behind that, and all of it stays on record.
+    """
+    failed: list[GuestError] = []
     for effect in session.record.effects:
         if session.step is not Step.STARTED or not isinstance(effect, MadeFile | LoadedQemu):
-            undo(effect)
+            try:
+                undo(effect)
+            except GuestError as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
     session.forget_effects()
 
 

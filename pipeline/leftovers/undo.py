@@ -1,6 +1,7 @@
 """How what a session did outside of its own processes is undone by somebody else.
 
-Each is harmless where there is nothing to undo any more.
+Each is harmless where there is nothing to undo any more, as long as nobody else has moved the
+guest away since.
 """
 
 import os

@@ -1,6 +1,7 @@
 """`pageferry check --probe`: what is seen of a guest, in lines that are YAML, too."""
 
 import os
+from dataclasses import replace
 
 from pipeline.config.model import Config
 from pipeline.config.units import format_bytes
@@ -13,11 +14,11 @@ def look(config: Config) -> Probe:
     """At the guest of `config`, and at one that waits for it, where its socket is here."""
     found = probe(config)
     there = config.destination.socket or config.destination.qmp
-    if there is not None and there.is_socket():
-        try:
+    try:
+        if there is not None and there.is_socket():
             check_guest(config)
-        except (ConfigError, GuestError) as error:
-            found.in_the_way.append(str(error))
+    except (ConfigError, GuestError, OSError) as error:
+        return replace(found, in_the_way=[*found.in_the_way, str(error)])
     return found
 
 

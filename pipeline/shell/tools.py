@@ -122,7 +122,8 @@ def check(
 
     The effective configuration, defaults and all; then what migrate or incoming would refuse on
     this machine. Exit code 2 where both would. With --probe what can be seen of the guest, which
-    is not touched; exit code 1 where something is in the way.
+    is not touched, and whether one that waits for it here can take it; exit code 1 where something
+    is in the way.
 
     \b
     pageferry check configs/quickstart.yaml

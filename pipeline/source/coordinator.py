@@ -150,12 +150,13 @@ class Coordinator:
 
     def _switch_over(self) -> None:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate
-        run_state = self.custody.stop(self.clock.start)
+        pump = self.engine.pump
+        run_state = pump.aside(lambda: self.custody.stop(self.clock.start))
         self.has_stopped = True
         if run_state == "running":
             self._on_guest(False)
         self._check_guest()
-        sections = [*self._guest.save_devices(), encode_global_state(run_state)]
+        sections = [*pump.aside(self._guest.save_devices), encode_global_state(run_state)]
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
         steps.send_last()
@@ -182,8 +183,8 @@ class Coordinator:
         self._status.change(Status.DEVICE, Status.COMPLETED)
 
     def _part(self) -> None:
-        """Repeat the last word until it is heard, or the destination has gone: whoever has not
-        heard it would stay, to be asked; the guest is there, whatever comes of that."""
+        """Repeat the last word until it is heard, for 5 s at most: a destination that has not heard
+        it stays, to be asked; the guest is there, whatever comes of that."""
         engine, deadline = self.engine, monotonic_ns() + int(SILENCE_SECONDS * 1e9)
         with suppress(MigrationError):
             engine.pump.wait(lambda: engine.link.all_acknowledged or monotonic_ns() > deadline)

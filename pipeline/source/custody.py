@@ -36,7 +36,7 @@ class Custody:
         self._commit: SourceCommit | None = None
         self._run_state: str | None = None
         self._dead = False
-        self._hangs = False
+        self._is_unfinished = False
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -115,12 +115,17 @@ class Custody:
         except GuestError as error:
             why = str(error)
         self._dead = self._guest.is_dead()
-        self._hangs = bool(why) and not self._dead
-        if self._hangs:
-            structlog.get_logger().warning(
-                f"{why}: the guest may stand still; `pageferry cleanup` lets it go on"
-            )
-        return self._run_state == "running" and not why and not self._dead
+        self._is_unfinished = bool(why) and not self._dead
+        runs = self._run_state == "running" and not self._dead and (not why or self._seems_to_run())
+        if self._is_unfinished:
+            where = "the guest runs" if runs else "the guest may stand still"
+            structlog.get_logger().warning(f"{why}: {where}; `pageferry cleanup` undoes the rest")
+        return runs
+
+    def _seems_to_run(self) -> bool:
+        with suppress(GuestError):
+            return self._guest.run_state() == "running"
+        return False
 
     def close(self) -> None:
         """Let go of the record; it stays where somebody has to ask for it, or to let the guest go
@@ -129,7 +134,7 @@ class Custody:
         if record is None:
             return
         with suppress(MigrationError):  # a disk that is full
-            if self._hangs:
+            if self._is_unfinished:
                 record.let_go()
             elif record.step is not Step.INTENT or self.alive == "source":
                 record.remove()

@@ -23,7 +23,7 @@ WATCHED_S = 1.0
 
 @dataclass(frozen=True)
 class Probe:
-    """`in_the_way` of its migration, and if nothing is: what it is and does.
+    """What is `in_the_way` of its migration, and, where it could be looked at, what it is and does.
 
     `dirty_rate` is bytes of pages a second, from what a sample of pages has changed in a second;
     `hash_pass_ms` how long one processor takes to hash all its memory.
@@ -67,7 +67,7 @@ def _open(config: Config) -> SourceGuest:
 def _probe(config: Config, guest: SourceGuest) -> Probe:
     tracker, reason = choose(config.tracker, guest, config.verify)
     in_the_way = list(filter(None, [guest.why_not_movable()]))
-    if config.tracker == "uffd" != tracker:
+    if config.tracker == "uffd" and tracker == "hash":
         in_the_way.append(refusal(reason))
     pages = sum(block.pages for block in guest.blocks)
     changed, page_s = _watch(guest.blocks, pages)

@@ -5,6 +5,7 @@ peer's answers until somebody expects them. Decides nothing.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from time import monotonic_ns
 from typing import TypeVar
 
@@ -37,6 +38,7 @@ CHECK_NS = 100_000_000
 """How often workers and progress are looked after."""
 
 Answer = TypeVar("Answer", bound=c.Message)
+Made = TypeVar("Made")
 
 
 class SourcePump:
@@ -105,6 +107,15 @@ class SourcePump:
         while not until():
             self.turn()
 
+    def aside(self, work: Callable[[], Made]) -> Made:
+        """What `work` returns, done by a thread of its own; the destination hears from us all the
+        while, and nobody else does."""
+        with ThreadPoolExecutor(1) as executor:
+            future = executor.submit(work)
+            while not wait([future], POLL_MS / 1000).done:
+                self._beat()
+            return future.result()
+
     def turn(self) -> None:
         """Give out what can be given out, wait for a moment, take in what has come."""
         self._dispatcher.feed()
@@ -142,7 +153,7 @@ class SourcePump:
             raise Cancelled("cancelled")
 
     def _beat(self) -> None:
-        """What must go on while a worker is started, and nobody is heard."""
+        """What must go on while a worker is started, or a guest stopped, and nobody is heard."""
         self._link.beat(monotonic_ns())
 
     def _hear_worker(self, worker: int, message: FromWorker) -> None:

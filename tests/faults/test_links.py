@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 
 import pytest
 
+from pipeline.liveness import SILENCE_SECONDS
 from pipeline.result import Result
 from pipeline.source import overdue
 from pipeline.source.coordinator import Coordinator
@@ -199,3 +201,24 @@ def test_a_frame_that_is_damaged_every_time(folder: Path) -> None:
         assert f"the source failed: {reason}" in str(there.result().error_desc)
         guest.statistics()
         wait_until(lambda: (guest.statistics().dirty_rate or 0) > 0)
+
+
+# A guest that takes its time.
+
+
+def test_a_guest_that_takes_longer_to_stop_than_silence_is_borne(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is taken for one that is gone, each time, because its guest's disk is slow."""
+    config = settings(SMALL)
+    with listen(folder) as there, synthetic_guest(config) as guest:
+        stop = guest.stop
+
+        def slowly() -> str:
+            sleep(SILENCE_SECONDS + 1)
+            return stop()
+
+        monkeypatch.setattr(guest, "stop", slowly)
+        here = leave(config, there.uri, guest)
+        assert (here.error_desc, here.status, here.verified) == (None, "completed", True)
+        assert there.result().self_check == "clean"

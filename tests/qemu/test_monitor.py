@@ -15,8 +15,10 @@ from pipeline.guests.qemu.monitor import QemuMonitor
 from pipeline.guests.qemu.settings import Settings
 from pipeline.guests.qemu.source import QemuGuest
 from pipeline.guests.qemu.state import save
+from pipeline.leftovers.qemu import has_started
+from pipeline.records.record import LoadedQemu
 from protocol.errors import GuestError
-from tests.pipeline.guests.helpers import python
+from tests.pipeline.guests.helpers import python, wait_until
 from tests.qemu.machine import Qemu
 from tests.qemu.pairs import GUEST, needs_qemu
 
@@ -100,6 +102,34 @@ def test_one_that_is_stopped_does_not_greet(folder: Path, monkeypatch: pytest.Mo
         os.kill(machine.process.pid, signal.SIGSTOP)
         with pytest.raises(GuestError, match="is stopped by a signal"):
             QemuMonitor(machine.qmp)
+
+
+@needs_qemu
+def test_one_that_has_a_client_is_said_to_have_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A QEMU of which the first attempt says so, and each later one that there is none."""
+    monkeypatch.setattr(monitor, "GREETING_S", 0.3)
+    with Qemu(folder, "here", GUEST) as machine, closing(QemuMonitor(machine.qmp)):
+        for _ in range(5):
+            with pytest.raises(GuestError, match="one client at a time"):
+                QemuMonitor(machine.qmp)
+
+
+@needs_qemu
+def test_whether_it_was_started(folder: Path) -> None:
+    """A guest that has run, and has crashed, is taken for one that never ran, and run again."""
+    with Qemu(folder, "here", GUEST) as machine:
+        with closing(QemuMonitor(machine.qmp)) as asked:
+            loaded = LoadedQemu(asked.process, str(machine.qmp))
+        assert has_started(loaded)
+        machine.monitor.ask("stop")
+        assert not has_started(loaded)
+        machine.monitor.ask("cont")
+        machine.monitor.ask("migrate", uri="exec:cat >/dev/null")
+        wait_until(lambda: machine.status() == "postmigrate")
+        with pytest.raises(GuestError, match="is postmigrate: whether it has run nobody can say"):
+            has_started(loaded)
 
 
 @needs_qemu

@@ -67,14 +67,20 @@ class QemuArrival(AttachedQemu):
         try:
             settings.change()
             self._loaded = True
-            state.load(self._monitor, sections[0].payload)
+            self._load(sections[0].payload, words)
             settings.put_back()
-        except GuestError as error:
-            raise GuestError(f"the device state was refused: {words.said() or error}") from None
         finally:
             words.close()
         if self.run_state() == "running":
             raise GuestError("the machine has started by itself: -S is needed")
+
+    def _load(self, payload: bytes, words: "_Words") -> None:
+        try:
+            state.load(self._monitor, payload)
+        except GuestError as error:
+            said = words.said()
+            why = f"{error}; it says: {said}" if said else error
+            raise GuestError(f"the device state was not loaded: {why}") from None
 
     def begin(self, session: str, *, run: bool) -> bool:
         """Have it run, or leave it as it is, for good."""

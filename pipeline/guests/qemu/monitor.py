@@ -24,6 +24,7 @@ ANSWER_S = 10.0
 GREETING_S = 5.0
 LOST = (QMPError, OSError, EOFError)
 """What the library raises when a connection ends, at once or when it is closed later."""
+ONE_CLIENT = "QEMU talks to one client at a time, and has one there; give it another -qmp"
 _CREDENTIALS = struct.Struct("iii")
 
 T = TypeVar("T")
@@ -121,10 +122,7 @@ class QemuMonitor:
             return error
         if self.process.is_stopped:
             return GuestError(f"{self.path}: process {self.process.pid} is stopped by a signal")
-        return GuestError(
-            f"{self.path}: no greeting: QEMU talks to one client at a time, and has one there;"
-            " give it another -qmp"
-        )
+        return GuestError(f"{self.path}: no greeting: {ONE_CLIENT}")
 
     def _run(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
@@ -158,6 +156,9 @@ def _connection(path: Path) -> socket.socket:
     connection.settimeout(GREETING_S)
     try:
         connection.connect(str(path))
+    except BlockingIOError:
+        connection.close()
+        raise GuestError(f"{path}: {ONE_CLIENT}") from None
     except OSError as error:
         connection.close()
         raise NoSuchGuest(f"no QEMU listens at {path}: {error.strerror}") from None

@@ -18,6 +18,8 @@ from protocol.limits import PAGE_BYTES
 FILE_BACKEND = "memory-backend-file"
 BACKEND_PREFIX = "memory-backend-"
 _STAT_BLOCK_BYTES = 512
+_HUGE_BYTES = 2 << 20
+"""The smallest unit of a hugetlbfs; ordinary file systems have 1 MiB at most."""
 
 T = TypeVar("T")
 
@@ -100,7 +102,10 @@ def why_no_room(blocks: Sequence[GuestBlock]) -> str | None:
     missing: Counter[int] = Counter()
     for block in blocks:
         status, system = os.fstat(block.fd), os.fstatvfs(block.fd)
-        missing[status.st_dev] += block.pages * PAGE_BYTES - status.st_blocks * _STAT_BLOCK_BYTES
+        if system.f_frsize >= _HUGE_BYTES:
+            continue  # QEMU has reserved huge pages when it mapped them
+        taken = status.st_blocks * _STAT_BLOCK_BYTES
+        missing[status.st_dev] += max(0, block.pages * PAGE_BYTES - taken)
         room = system.f_bavail * system.f_frsize
         if system.f_blocks and missing[status.st_dev] > room:
             return (

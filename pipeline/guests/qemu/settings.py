@@ -15,7 +15,7 @@ LATE_ACTIVATE = "late-block-activate"
 WANTED = {IGNORE_SHARED: True, LATE_ACTIVATE: True}
 """Capabilities that are on while device state travels; all others are off, but LEFT_ALONE."""
 LEFT_ALONE = frozenset({"events"})
-FASTEST = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 2_000_000}
+FASTEST = Limits(max_bandwidth=(1 << 63) - 1, downtime_limit=2_000_000)
 """Parameters: what is not shared travels at once, whatever the user allows QEMU's own migrations;
 the limit is the highest that QEMU takes, in ms."""
 
@@ -50,7 +50,7 @@ class Settings:
         set_capabilities(
             self._monitor, {name: self._wanted[name] for name in self.before.capabilities}
         )
-        self._monitor.ask("migrate-set-parameters", **FASTEST)
+        self._monitor.ask("migrate-set-parameters", **msgspec.to_builtins(FASTEST))
 
     def put_back(self) -> None:
         """As they were. Idempotent; GuestError where QEMU does not take them."""

@@ -48,6 +48,8 @@ def _start_saving(monitor: QemuMonitor) -> BinaryIO:
         monitor.ask("migrate", uri=f"fd:{_NAME}")
     except GuestError:
         pipe.close()
+        with suppress(GuestError):
+            monitor.ask("closefd", fdname=_NAME)
         raise
     return pipe
 
@@ -87,11 +89,9 @@ def load(monitor: QemuMonitor, state: bytes) -> None:
         os.close(reads)
     feeder = Thread(target=_write_all, args=(writes, state), daemon=True)
     feeder.start()
-    try:
-        monitor.ask("migrate-incoming", uri=f"fd:{_NAME}")
-        finish(monitor, LOAD_S)
-    finally:
-        feeder.join(LOAD_S)  # it ends with QEMU's end of the pipe
+    monitor.ask("migrate-incoming", uri=f"fd:{_NAME}")
+    finish(monitor, LOAD_S)
+    feeder.join()  # all of it was read; after an error it ends with QEMU
 
 
 def _write_all(writes: int, state: bytes) -> None:

@@ -18,6 +18,7 @@ from pipeline.records.record import (
     BoundSockets,
     MadeFile,
     Record,
+    StoppedGuest,
     StoppedWriter,
     encode_record,
 )
@@ -42,6 +43,19 @@ def test_a_writer_that_stands_still_goes_on(writer: Process) -> None:
     assert said == [f"{SESSION} (source, guest): the guest goes on here"]
     wait_until(lambda: state_of(writer) != "T")
     assert cleanup() == ([], True)
+
+
+def test_what_cannot_be_undone_does_not_keep_the_rest_from_it(
+    writer: Process, tmp_path: Path
+) -> None:
+    """A guest that stands still because something else of its session hangs."""
+    nobody = StoppedGuest(this_process(), str(tmp_path / "nobody"))
+    on_record("source", guest=writer, effects=(nobody, stopped(writer)))
+    said, whole = cleanup()
+    assert not whole
+    assert str(tmp_path / "nobody") in said[0]
+    wait_until(lambda: state_of(writer) != "T")
+    assert cleanup() == (said, False), "what is not undone is forgotten"
 
 
 KILLED_IN_A_RECORD = """

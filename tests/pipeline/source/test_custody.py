@@ -93,6 +93,24 @@ def test_one_that_hangs_is_left_to_cleanup(
     assert not list(state_folder().iterdir())
 
 
+def test_one_that_runs_and_has_something_left_to_undo(
+    guest: LeavingMemory, custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that runs, and is told as one that stands still; settings that stay changed."""
+    resume = guest.resume
+
+    def in_part() -> None:
+        resume()
+        raise GuestError("the settings were not taken back")
+
+    monkeypatch.setattr(guest, "resume", in_part)
+    custody.stop()
+    assert custody.take_back(), "it is told as standing still"
+    custody.close()
+    assert not find_record(SESSION.hex(), "source").record.in_hand
+    assert cleanup()[1]
+
+
 def test_once_given_it_stays_where_it_is(guest: LeavingMemory, custody: Custody) -> None:
     """A guest that goes on at the source because something failed after the commit."""
     custody.stop()
