@@ -36,6 +36,7 @@ from pipeline import uffd
 from pipeline.destination.landing import Landing
 from pipeline.destination.reassembly import Reassembly
 from pipeline.guests.base import GuestBlock
+from pipeline.source.codec_choice import RAW, FixedCodec
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.statistics import SourceStatistics
@@ -82,7 +83,7 @@ def dispatch(pool: Pool, pages: int) -> float:
     """The coordinator's loop: cut, give out, hear, count; what is sent is applied."""
     dirty, statistics = DirtyMap((pages,)), SourceStatistics(pages)
     limits = FrameLimits(SESSION, (pages,), BATCH_PAGES)
-    dispatcher = Dispatcher(pool, dirty.mark)
+    dispatcher = Dispatcher(pool, dirty.mark, FixedCodec(RAW))
     dispatcher.open(WORKERS, limits.window(WORKERS))
     dirty.mark_extents(0, [(0, pages)])
     began = thread_time()

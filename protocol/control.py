@@ -14,6 +14,8 @@ from protocol import limits
 from protocol.errors import RemoteProtocolError
 
 CodecName = Literal["none", "zlib", "zstd", "lz4"]
+CodecChoice = Literal[CodecName, "auto"]
+"""`auto`: each frame by one of those that the destination has."""
 VerifyMode = Literal["full", "frames", "off"]
 Seq = Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -49,20 +51,21 @@ class Hello(Message, frozen=True):
     kind: Annotated[str, Meta(max_length=32)]
     blocks: Annotated[list[BlockInfo], Meta(min_length=1, max_length=limits.MAX_BLOCKS)]
     batch_pages: Annotated[int, Meta(ge=1, le=limits.MAX_BATCH_PAGES)]
-    codec: CodecName
+    codec: CodecChoice
     verify: VerifyMode
     connections: Annotated[int, Meta(ge=1, le=limits.MAX_ENDPOINTS)]
     machine: Annotated[str, Meta(max_length=255)]
 
 
 class Welcome(Message, frozen=True):
-    """Destination: where its decompress workers listen, and how much may be out."""
+    """Destination: where its decompress workers listen, how much may be out, by which codecs."""
 
     endpoints: Annotated[
         list[EndpointName],
         Meta(min_length=1, max_length=limits.MAX_ENDPOINTS),
     ]
     window: Annotated[int, Meta(ge=1, le=limits.MAX_WINDOW)]
+    codecs: Annotated[list[CodecName], Meta(min_length=1, max_length=16)]
 
 
 class Endpoint(Message, frozen=True):

@@ -37,7 +37,6 @@ class CompressSettings:
 
     address: PoolAddress
     session: bytes
-    codec: str
     batch_pages: int
     content_digest: bool
     block_pages: tuple[int, ...]
@@ -150,7 +149,7 @@ class CompressWorker:
         hashes: Hashes | None,
     ) -> Batch:
         data = nonzero & wanted
-        codec, payload = compress(self._settings.codec, self._buffer.gather(data), self._live.level)
+        codec, payload = compress(job.codec, self._buffer.gather(data), job.level)
         return Batch(
             session=self._settings.session,
             seq=job.seq,

@@ -1,6 +1,6 @@
-"""Settings that change while workers run, in memory that coordinator and workers share.
+"""The wire limit, which changes while workers run, in memory that coordinator and workers share.
 
-The wire limit is one bucket for all workers of a coordinator, 50 ms deep; a frame
+It is one bucket for all workers of a coordinator, 50 ms deep; a frame
 larger than what is left goes into debt, so that the next one waits longer.
 """
 
@@ -17,11 +17,11 @@ DEPTH_NS = 50_000_000
 LOCK_NS = 20_000_000
 """A draw takes some us; who holds the lock longer does not run."""
 _LOOK_AGAIN_SECONDS = 0.0002
-_RATE, _EMPTY_AT, _LEVEL, _WORDS = range(4)
+_RATE, _EMPTY_AT, _WORDS = range(3)
 
 
 class LiveSettings:
-    """Wire rate and compress level; the coordinator writes, workers read.
+    """The wire rate; the coordinator writes, workers read.
 
     `fd` is the caller's. A worker that dies while it holds the lock gives it back:
     the kernel drops a record lock with its process.
@@ -35,15 +35,6 @@ class LiveSettings:
     def memory() -> int:
         """A fresh descriptor to make one of."""
         return shared_memory("live", _WORDS * 8)
-
-    @property
-    def level(self) -> int:
-        """The compress level, 0..9."""
-        return int(self._words[_LEVEL])
-
-    @level.setter
-    def level(self, level: int) -> None:
-        self._words[_LEVEL] = level
 
     @property
     def rate(self) -> int:

@@ -19,7 +19,8 @@ class Connect(PoolMessage, frozen=True):
 
 
 class SendJob(PoolMessage, frozen=True):
-    """To a compress worker: read, compress and send these pages as frame `seq`.
+    """To a compress worker: read these pages, compress them by `codec` at `level`, send them as
+    frame `seq`.
 
     `final`: the guest is stopped, so that the bytes cannot change any more.
     """
@@ -30,6 +31,8 @@ class SendJob(PoolMessage, frozen=True):
     block: int
     lane: int
     final: bool
+    codec: str
+    level: int
     pages: bytes
 
 

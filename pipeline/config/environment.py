@@ -12,14 +12,13 @@ from pathlib import Path
 from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
+from workers.codecs import missing_package
 
 FILES, FILES_A_WORKER = 64, 8
 """Open files, with room: a command was seen to have 23 and 4 for each of its workers, a worker
 20 and 3 for each of the other end's that it is connected to."""
 NO_GUEST = "no guest listens at {}: start one by `pageferry guest`"
 NO_QEMU = "no QEMU listens at {}: -qmp unix:{},server=on,wait=off"
-_PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
-"""Codec → the package that it needs, where that is an optional one."""
 
 
 def check_environment(config: Config, *, source: bool, destination: bool) -> None:
@@ -71,15 +70,19 @@ def _allow_open_files(config: Config) -> None:
 
 def check_codec(codec: str) -> None:
     """ConfigError where the package that `codec` needs is not installed."""
-    if codec in _PACKAGES:
-        _check_package(f"codec: {codec}", _PACKAGES[codec])
+    if (package := missing_package(codec)) is not None:
+        raise _needs(f"codec: {codec}", package)
 
 
 def _check_package(what: str, package: str) -> None:
     with suppress(ModuleNotFoundError):  # of a package in none
         if find_spec(package) is not None:
             return
-    raise ConfigError(f"{what} needs the package {package}: pip install {package}")
+    raise _needs(what, package)
+
+
+def _needs(what: str, package: str) -> ConfigError:
+    return ConfigError(f"{what} needs the package {package}: pip install {package}")
 
 
 def _check_guest(guest: FileGuest) -> None:

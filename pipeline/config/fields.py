@@ -3,6 +3,8 @@
 Every ValueError raised here is a text that says what is allowed.
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +25,8 @@ from protocol.errors import ConfigError
 from protocol.limits import MAX_BLOCK_PAGES, PAGE_BYTES
 from protocol.session import Role
 from protocol.uri import parse_uri
+
+MOST_WORKERS = 255
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,33 @@ class Between:
             return value
         subject = f"Parameter '{self.parameter}' expects" if self.parameter else "expected"
         raise ValueError(f"{subject} a value between {self.low} and {self.high}")
+
+
+class AllProcessors(int):
+    """`auto` as a number of workers: the processors that this process may use here."""
+
+
+@dataclass(frozen=True)
+class OrAuto:
+    """Besides a number of workers, `auto`."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Before the type is checked."""
+        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Tell it to editors."""
+        return {"anyOf": [handler(schema), {"const": "auto"}]}
+
+    @staticmethod
+    def _check(value: object, check: Callable[[object], int]) -> int:
+        if value == "auto" or isinstance(value, AllProcessors):
+            return AllProcessors(min(len(os.sched_getaffinity(0)), MOST_WORKERS))
+        return check(value)
 
 
 def _whole_pages(count: int) -> int:

@@ -12,18 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.fields import (
+    MOST_WORKERS,
     Bandwidth,
     Between,
     CacheSize,
     FilePath,
     GuestSize,
+    OrAuto,
     Rate,
     UriText,
     WorkingSet,
     cache_refusal,
     cache_size,
 )
-from protocol.control import CodecName, VerifyMode
+from protocol.control import CodecChoice, VerifyMode
 from protocol.limits import MAX_BATCH_PAGES, PAGE_BYTES
 
 MIB = 1 << 20
@@ -133,8 +135,8 @@ class Parameters(Section):
     """QEMU's migration parameters; bandwidth in bytes/s on the wire, the limit in ms."""
 
     compress_level: Annotated[int, Between(0, 9, "compress_level")] = 1
-    compress_threads: Annotated[int, Between(1, 255, "compress_threads")] = 8
-    decompress_threads: Annotated[int, Between(1, 255, "decompress_threads")] = 2
+    compress_threads: Annotated[int, Between(1, MOST_WORKERS, "compress_threads"), OrAuto()] = 8
+    decompress_threads: Annotated[int, Between(1, MOST_WORKERS, "decompress_threads"), OrAuto()] = 2
     max_bandwidth: Bandwidth = 0
     downtime_limit: Annotated[int, Between(0, (1 << 31) - 1, "downtime_limit")] = 300
     xbzrle_cache_size: CacheSize = 64 * MIB
@@ -169,7 +171,7 @@ class Config(Section):
     destination: Destination = Destination()
     uri: UriText | None = None
     tracker: Literal["auto", "uffd", "hash"] = "auto"
-    codec: CodecName = "zlib"
+    codec: CodecChoice = "zlib"
     batch_pages: Annotated[int, Between(1, MAX_BATCH_PAGES)] = BATCH_PAGES
     verify: VerifyMode = "full"
     autostart: bool = True
@@ -180,7 +182,7 @@ class Config(Section):
     security: Security = Security()
 
     @property
-    def effective_codec(self) -> CodecName:
+    def effective_codec(self) -> CodecChoice:
         """The codec, or none where the capability `compress` is off."""
         return self.codec if self.capabilities.compress else "none"
 
@@ -213,9 +215,6 @@ NOT_YET_KEYS = frozenset({"convergence", "destination.data-ports"})
 
 NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "guest.on-completed": ("quit",),
-    "codec": ("auto",),
-    "parameters.compress-threads": ("auto",),
-    "parameters.decompress-threads": ("auto",),
     "capabilities.xbzrle": (True,),
     "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),

@@ -23,6 +23,7 @@ from protocol import control as c
 from protocol.errors import ConfigError
 from protocol.frames import FrameLimits
 from protocol.uri import Uri
+from workers.codecs import available
 from workers.decompress import DecompressSettings, decompress_worker
 from workers.keys import ServerKeys
 from workers.link import ZMQ_DESCRIPTORS, remove_socket
@@ -86,7 +87,7 @@ class IncomingEngine:
         self._start(self._pool, workers, limits, blocks, self._reassembly.fd)
         endpoints = self.arrival.open()
         self.pump.watch(self.arrival)
-        self.link.send(c.Welcome(endpoints=endpoints, window=window))
+        self.link.send(c.Welcome(endpoints=endpoints, window=window, codecs=available()))
 
     def _expected(self, block_pages: tuple[int, ...]) -> list[Hashes]:
         """What the source says it sent: nothing yet, so that all is zero."""

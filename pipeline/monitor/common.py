@@ -32,7 +32,8 @@ class SettingCommands:
         commands.add_with("migrate_set_downtime", arguments.SetDowntime, self._set_downtime)
 
     def _parameters(self) -> object:
-        return self._settings.parameters.model_dump(by_alias=True)
+        found = self._settings.parameters.model_dump(by_alias=True)
+        return {name: int(value) for name, value in found.items()}  # auto, too
 
     def _capabilities(self) -> object:
         states = self._settings.config.capabilities.model_dump(by_alias=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.source.codec_choice import Choice, Codecs
 from pipeline.source.dirty import Planned
 from pipeline.source.scans import Scans
 from protocol.errors import RemoteProtocolError
@@ -34,7 +35,9 @@ class Out:
     final: bool
     worker: int
     lane: int
+    choice: Choice
     attempt: int = 0
+    wire_bytes: int = 0
     sent: bool = False
     again: str = ""
 
@@ -46,9 +49,10 @@ class Dispatcher:
     writing: they have to stand in the next round, too.
     """
 
-    def __init__(self, pool: Pool, on_redo: Callable[[int, Pages], None]) -> None:
+    def __init__(self, pool: Pool, on_redo: Callable[[int, Pages], None], codecs: Codecs) -> None:
         self._pool = pool
         self._on_redo = on_redo
+        self.codecs = codecs
         self._lanes = self._window = 0
         self._credit: deque[int] = deque()
         self._planned: deque[Iterator[Planned]] = deque()
@@ -63,6 +67,7 @@ class Dispatcher:
         self.final = False
         self.last_seq = 0
         self.applied = 0
+        self.applied_wire_bytes = 0
         self.pages_pending = 0
         self.redone = 0
         self.given_up: tuple[int, str] | None = None
@@ -131,8 +136,8 @@ class Dispatcher:
 
     def _give_new(self, batch: Planned) -> None:
         self.last_seq += 1
-        lane = self.last_seq % self._lanes
-        out = Out(batch, self.round_no, self.final, self._credit.popleft(), lane)
+        lane, choice = self.last_seq % self._lanes, self.codecs.choose(batch[0])
+        out = Out(batch, self.round_no, self.final, self._credit.popleft(), lane, choice)
         self._out[self.last_seq] = out
         self._send(self.last_seq, out)
 
@@ -154,6 +159,8 @@ class Dispatcher:
             block=block,
             lane=out.lane,
             final=out.final,
+            codec=out.choice.codec,
+            level=out.choice.level,
             pages=pages.tobytes(),
         )
         self._pool.send(out.worker, job)
@@ -164,7 +171,8 @@ class Dispatcher:
         _, pages = self._in_hand.pop((message.seq, message.attempt))
         out = self._out.get(message.seq)
         if out is not None:
-            out.sent = True
+            out.sent, out.wire_bytes = True, message.wire_bytes
+            self.codecs.heard(out.batch[0], out.choice, message)
             if out.again:
                 self.redo(message.seq, out.again)
         return pages
@@ -189,8 +197,9 @@ class Dispatcher:
             raise RemoteProtocolError(
                 f"applied {seq}, after {self.applied}; {self.last_seq} is the last given out"
             )
-        done = range(self.applied + 1, seq + 1)
-        pages = sum(len(self._out.pop(one).batch[1]) for one in done)
+        done = [self._out.pop(one) for one in range(self.applied + 1, seq + 1)]
+        pages = sum(len(out.batch[1]) for out in done)
+        self.applied_wire_bytes += sum(out.wire_bytes for out in done)
         self.applied = seq
         self.pages_pending -= pages
         if self.given_up is not None and self.given_up[0] <= seq:

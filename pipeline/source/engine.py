@@ -11,22 +11,26 @@ from time import monotonic_ns
 
 import zmq
 
+from pipeline.config.fields import AllProcessors
 from pipeline.config.model import Config, Parameters
 from pipeline.control_link import ControlLink
 from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.signals import Flag
+from pipeline.source.codec_choice import RAW, AutoCodec, Choice, FixedCodec
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
 from pipeline.source.scans import SCAN_PAGES
+from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
+from workers.codecs import available
 from workers.compress import CompressSettings, compress_worker
 from workers.keys import ClientKeys
 from workers.link import ZMQ_DESCRIPTORS, PoolAddress
@@ -78,7 +82,7 @@ class SourceEngine:
             opened.callback(self.link.close)
             self.pool = Pool(context, "compress")
             opened.callback(self.pool.stop)
-            self.dispatcher = Dispatcher(self.pool, self.dirty.mark)
+            self.dispatcher = Dispatcher(self.pool, self.dirty.mark, self._fixed(config.parameters))
             self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
             self.pump = SourcePump(
                 self.link,
@@ -96,24 +100,41 @@ class SourceEngine:
         opened.callback(os.close, self._live_fd)
         self.live = LiveSettings(self._live_fd)
         opened.callback(self.live.close)
-        self.live.level = parameters.compress_level
         self.live.rate = parameters.max_bandwidth
+
+    def _fixed(self, parameters: Parameters) -> FixedCodec:
+        """The codec that is asked for; raw, until it is known what the destination has."""
+        codec = self.config.effective_codec
+        return FixedCodec(RAW if codec == "auto" else Choice(codec, parameters.compress_level))
 
     def set_up(self) -> None:
         """Start the workers, meet the destination, tell it what is to come."""
         self.link.send(self._hello())
         self.pool.start(
-            self.config.parameters.compress_threads,
+            self._staff(self.config.parameters),
             compress_worker,
             self._worker_settings(self._hash_table()),
             self.pump.hear_and_tick,
         )
         self.pump.watch_workers()
         welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
+        if self.config.effective_codec == "auto":
+            common = {"none", *available()}.intersection({"none", *welcome.codecs})
+            self.dispatcher.codecs = AutoCodec(common, len(os.sched_getaffinity(0)))
         self.recovery.connect(welcome.endpoints)
         self.statistics.lanes = len(welcome.endpoints)
         self.dispatcher.open(len(welcome.endpoints), welcome.window)
         self._survey()
+
+    def _staff(self, parameters: Parameters) -> int:
+        """Have as many compress workers as are wanted: how many that is now."""
+        staff, wanted = self.recovery.staff, parameters.compress_threads
+        if not isinstance(wanted, AllProcessors):
+            staff.staffing = None
+        elif staff.staffing is None:
+            staff.staffing = Staffing(wanted)
+        staff.wanted = staff.staffing.wanted if staff.staffing else wanted
+        return staff.wanted
 
     def _hello(self) -> c.Hello:
         return c.Hello(
@@ -123,7 +144,7 @@ class SourceEngine:
             batch_pages=self.config.batch_pages,
             codec=self.config.effective_codec,
             verify=self.config.verify,
-            connections=self.config.parameters.compress_threads,
+            connections=int(self.config.parameters.compress_threads),
             machine=self.guest.machine,
         )
 
@@ -142,7 +163,6 @@ class SourceEngine:
         return lambda address: CompressSettings(
             address=address,
             session=self.session_id,
-            codec=self.config.effective_codec,
             batch_pages=self.config.batch_pages,
             content_digest=self.config.verify != "off",
             block_pages=self.block_pages,
@@ -213,8 +233,9 @@ class SourceEngine:
 
     def adjust(self, parameters: Parameters, *, lifted: bool) -> None:
         """Let level, wire limit (but while it is `lifted`) and number of workers take effect."""
-        self.live.level = parameters.compress_level
-        self.recovery.staff.wanted = parameters.compress_threads
+        if self.config.effective_codec != "auto":
+            self.dispatcher.codecs = self._fixed(parameters)
+        self._staff(parameters)
         if not lifted:
             self.live.rate = parameters.max_bandwidth
 

@@ -15,9 +15,11 @@ import zmq
 from pipeline.control_link import ControlLink
 from pipeline.liveness import Stalls
 from pipeline.signals import Flag
+from pipeline.source.codec_choice import Codecs, Totals
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.recovery import Recovery
 from pipeline.source.rounds import Windows
+from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
 from protocol import control as c
 from protocol.errors import (
@@ -202,6 +204,29 @@ class SourcePump:
         pages = self._dispatcher.heard_applied(message.seq)
         self.windows.add(applied_bytes=pages * PAGE_BYTES)
         self._statistics.add_applied(message, pages)
+        self._tell_who_decides(monotonic_ns())
+
+    def _tell_who_decides(self, now_ns: int) -> None:
+        """How far all is, to what chooses codecs and the number of workers."""
+        staffing = self._recovery.staff.staffing
+        told: list[Codecs | Staffing] = [self._dispatcher.codecs, *([staffing] if staffing else [])]
+        for one in told:
+            if self._dispatcher.all_given:
+                one.rest()
+            else:
+                one.tick(now_ns, self._totals())
+
+    def _totals(self) -> Totals:
+        statistics = self._statistics
+        return Totals(
+            applied_bytes=statistics.applied_pages * PAGE_BYTES,
+            wire_bytes=self._dispatcher.applied_wire_bytes,
+            compress_ns=statistics.hash_ns + statistics.compress_ns,
+            decompress_ns=statistics.decompress_ns,
+            write_ns=statistics.write_ns,
+            workers=len(self._recovery.staff.working),
+            lanes=statistics.lanes,
+        )
 
 
 def _nobody_asked(block: int, pages: Pages) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from pipeline.source.dispatcher import Dispatcher
+from pipeline.source.staffing import Staffing
 from protocol.errors import WorkerError
 from workers.pool import Pool
 
@@ -22,6 +23,8 @@ class Staff:
         self._leaving: set[int] = set()
         self.wanted: int | None = None
         """None: as many as there are."""
+        self.staffing: Staffing | None = None
+        """What decides that, where nobody has said how many."""
 
     @property
     def working(self) -> list[int]:
@@ -30,6 +33,8 @@ class Staff:
 
     def settle(self, tick: Callable[[], None]) -> None:
         """Take one on, or let some go; `tick` is called while one is started."""
+        if self.staffing is not None:
+            self.wanted = self.staffing.wanted
         self._leaving.intersection_update(self._pool.workers)
         working, final = self.working, self._dispatcher.final
         if self.wanted is not None and len(working) > self.wanted:

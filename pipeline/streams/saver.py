@@ -25,6 +25,7 @@ from protocol.reorder import ReorderWindow
 from protocol.session import Stage
 from protocol.stream import Kind, Record
 from protocol.uri import Uri
+from workers.codecs import available
 from workers.memory import PassedFd
 
 POLL_MS = 50
@@ -146,7 +147,7 @@ class Saver:
         endpoint = self._uri.data_endpoint(0)
         self._data.bind(endpoint)
         window = self._limits.window(hello.connections + 1)
-        self._link.send(c.Welcome(endpoints=[endpoint], window=window))
+        self._link.send(c.Welcome(endpoints=[endpoint], window=window, codecs=available()))
 
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):

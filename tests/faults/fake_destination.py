@@ -121,7 +121,11 @@ class FakeDestination(Thread):
             case c.Hello() as hello:
                 pages = tuple(block.pages for block in hello.blocks)
                 self._limits = FrameLimits(self._channel.session, pages, hello.batch_pages)
-                self._say(c.Welcome(endpoints=[self.uri.data_endpoint(0)], window=self.window))
+                self._say(
+                    c.Welcome(
+                        endpoints=[self.uri.data_endpoint(0)], window=self.window, codecs=["none"]
+                    )
+                )
             case c.RoundStart() as start:
                 self.rounds.append((start, self.applied))
             case c.Verify():

@@ -73,7 +73,7 @@ def welcomed(*messages: c.AnyMessage) -> Lie:
     """Say these once the first round has begun."""
 
     def lie(there: FakeDestination) -> None:
-        there.send(c.Welcome(endpoints=["ipc:///nobody/there"], window=WINDOW))
+        there.send(c.Welcome(endpoints=["ipc:///nobody/there"], window=WINDOW, codecs=["none"]))
         there.expect(c.RoundStart)
         for message in messages:
             there.send(message)
@@ -85,7 +85,7 @@ def never_content(there: FakeDestination) -> None:
     """Says of the first frame, again and again, that it is damaged."""
     endpoint = there.uri.data_endpoint(0)
     there.listen(endpoint)
-    there.send(c.Welcome(endpoints=[endpoint], window=WINDOW))
+    there.send(c.Welcome(endpoints=[endpoint], window=WINDOW, codecs=["none"]))
     there.expect(c.RoundStart)
     for _ in range(100):
         there.send(c.Redo(seq=1, reason="damaged"))
@@ -109,7 +109,7 @@ def never_content(there: FakeDestination) -> None:
         (welcomed(c.Ready(load_ms=0)), "received Ready in stage moving"),
         (welcomed(c.Verified(mismatches=0)), "received Verified in stage moving"),
         (say(c.Ready(load_ms=0)), "received Ready in stage greeted"),
-        (say(c.Welcome(endpoints=["teapot"], window=1)), "teapot"),
+        (say(c.Welcome(endpoints=["teapot"], window=1, codecs=["none"])), "teapot"),
         (lambda there: there.send_raw(forge_envelope(b"x", version=2)), "wrong version 2"),
     ],
     ids=range(10),
@@ -126,7 +126,7 @@ def test_the_data_goes_to_the_host_that_answered(folder: Path) -> None:
     def lie(there: FakeDestination) -> None:
         lane = there.listen("tcp://127.0.0.2:*")
         port = lane.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2]
-        there.send(c.Welcome(endpoints=[f"tcp://0.0.0.0:{port}"], window=WINDOW))
+        there.send(c.Welcome(endpoints=[f"tcp://0.0.0.0:{port}"], window=WINDOW, codecs=["none"]))
         if lane.poll(5000):
             _, head = lane.recv_multipart()
             opened.append(decode_hello(head, there.channel.session))

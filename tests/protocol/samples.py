@@ -36,7 +36,7 @@ MESSAGES: list[AnyMessage] = [
         connections=2,
         machine="",
     ),
-    c.Welcome(endpoints=["tcp://127.0.0.1:1", "ipc:///a.1"], window=10),
+    c.Welcome(endpoints=["tcp://127.0.0.1:1", "ipc:///a.1"], window=10, codecs=["zlib"]),
     c.Endpoint(lane=1, endpoint="tcp://127.0.0.1:2"),
     c.Holes(block=1, extents=struct.pack("<QQ", 3, 4)),
     c.RoundStart(round_no=1, first_seq=1),

@@ -15,7 +15,16 @@ from pipeline.result import Result
 from pipeline.source.departures import make_guest
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import wait_until
-from tests.system.migrations import MIB, Command, both_ends, listen, migrate, nobody, settings
+from tests.system.migrations import (
+    FEW_WORKERS,
+    MIB,
+    Command,
+    both_ends,
+    listen,
+    migrate,
+    nobody,
+    settings,
+)
 
 WORKING_PAGES = 512
 DIRTY_RATE = 4 * MIB
@@ -107,6 +116,27 @@ def test_more_workers_than_work(folder: Path) -> None:
     """Slots or grants that run out where workers outnumber batches."""
     threads = {"compress-threads": 7, "decompress-threads": 5}
     assert_moved(*both_ends(settings(parameters=threads), folder))
+
+
+def test_as_many_workers_as_processors(folder: Path) -> None:
+    """A number of workers that one end takes for a word."""
+    threads = {"compress-threads": "auto", "decompress-threads": "auto"}
+    assert_moved(*both_ends(settings(parameters=threads, codec="auto"), folder))
+
+
+@pytest.mark.more
+def test_auto_packs_on_a_link_that_limits(folder: Path) -> None:
+    """Raw pages on a thin link; or packed ones where nothing waits for it."""
+    guest = {"kind": "synthetic", "memory": "128MiB", "workload": {"pattern": "idle"}}
+    thin = settings(guest, codec="auto", parameters={**FEW_WORKERS, "max-bandwidth": "16MiB"})
+    here, there = both_ends(thin, folder)
+    assert_moved(here, there)
+    assert here.compression is not None
+    assert here.compression.compression_rate > 2
+    here, there = both_ends(settings(guest, codec="auto"), folder)
+    assert_moved(here, there)
+    assert here.compression is not None
+    assert here.compression.pages == 0
 
 
 def test_a_slow_link_takes_more_than_one_round(folder: Path) -> None:

@@ -39,6 +39,7 @@ class Compressor:
     memory: list[int]
     live: LiveSettings
     lanes: list[zmq.Socket[bytes]]
+    codec: str
     tables: list[NDArray[np.uint64]] = field(default_factory=list)
     greeted: set[int] = field(default_factory=set)
 
@@ -50,10 +51,12 @@ class Compressor:
         lane: int = 0,
         attempt: int = 0,
         final: bool = False,
+        level: int = 1,
     ) -> None:
         """Give the worker a job."""
         asked = indices(*pages).tobytes()
-        self.pool.send(0, SendJob(seq, attempt, 7, block, lane, final, asked))
+        job = SendJob(seq, attempt, 7, block, lane, final, self.codec, level, asked)
+        self.pool.send(0, job)
 
     def scan(self, block: int, first: int, count: int) -> list[int]:
         """The pages that differ from the table."""
@@ -81,9 +84,11 @@ class Compressor:
         """The next frame of a lane, decoded."""
         return decode_batch(*self.frame(lane), LIMITS)
 
-    def job(self, seq: int, *pages: int, attempt: int = 0, final: bool = False) -> Batch:
+    def job(
+        self, seq: int, *pages: int, attempt: int = 0, final: bool = False, level: int = 1
+    ) -> Batch:
         """Give a job and take its frame."""
-        self.give(seq, *pages, attempt=attempt, final=final)
+        self.give(seq, *pages, attempt=attempt, final=final, level=level)
         assert self.sent().seq == seq
         return self.batch()
 
@@ -118,13 +123,11 @@ def compressing(
         live_fd = stack.enter_context(memory_file(1))
         table_fd = stack.enter_context(memory_file(1))
         live = LiveSettings(live_fd)
-        live.level = 1
 
         def settings(address: PoolAddress) -> CompressSettings:
             return CompressSettings(
                 address=address,
                 session=SESSION,
-                codec=codec,
                 batch_pages=BATCH_PAGES,
                 content_digest=digest,
                 block_pages=BLOCK_PAGES,
@@ -136,7 +139,7 @@ def compressing(
         pool = stack.enter_context(started(context, compress_worker, settings))
         ends = [stack.enter_context(_listening(context, folder / f"{n}")) for n in range(lanes)]
         pool.send(0, Connect([end.getsockopt_string(zmq.LAST_ENDPOINT) for end in ends]))
-        yield Compressor(pool, memory, live, ends, page_hashes(table_fd, BLOCK_PAGES))
+        yield Compressor(pool, memory, live, ends, codec, page_hashes(table_fd, BLOCK_PAGES))
 
 
 @contextmanager

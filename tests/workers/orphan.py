@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import zmq
 
@@ -53,7 +52,6 @@ def _compressing(context: Context, endpoint: str, rate: int) -> Pool:
         return CompressSettings(
             address=address,
             session=bytes(16),
-            codec="none",
             batch_pages=1,
             content_digest=False,
             block_pages=(1,),
@@ -66,7 +64,7 @@ def _compressing(context: Context, endpoint: str, rate: int) -> Pool:
     pool.start(1, compress_worker, settings, lambda: None)
     pool.send(0, Connect([endpoint]))
     for seq in range(1, JOBS + 1):
-        pool.send(0, SendJob(seq, 0, 1, 0, 0, False, np.zeros(1, np.uint32).tobytes()))
+        pool.send(0, SendJob(seq, 0, 1, 0, 0, False, "none", 0, bytes(4)))
     return pool
 
 

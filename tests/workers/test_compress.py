@@ -211,12 +211,13 @@ def test_a_frame_goes_to_the_lane_that_the_job_names(start: Start) -> None:
     assert (order, seqs) == ([1, 2, 3, 4], [2, 3, 1, 4])
 
 
-def test_the_level_can_change_while_it_works(start: Start) -> None:
-    """A level that is read once, when the worker starts."""
+def test_codec_and_level_are_the_jobs(start: Start) -> None:
+    """A codec or a level that is read once, when the worker starts."""
     with start(hashed=False) as worker:
         assert worker.job(1, 0, 1).codec is CodecId.ZLIB
-        worker.live.level = 0
-        assert worker.job(2, 0, 1).codec is CodecId.NONE
+        assert worker.job(2, 0, 1, level=0).codec is CodecId.NONE
+        worker.codec = "zstd"
+        assert worker.job(3, 0, 1).codec is CodecId.ZSTD
 
 
 def test_a_scan_finds_what_changed_and_notes_nothing(start: Start) -> None:

@@ -9,7 +9,7 @@ from workers import messages as m
 
 TO_WORKER: list[m.ToWorker] = [
     m.Connect(["ipc:///a", "tcp://127.0.0.1:1"]),
-    m.SendJob(2**63, 1, 2, 3, 4, True, b"\1\0\0\0"),
+    m.SendJob(2**63, 1, 2, 3, 4, True, "zstd", 5, b"\1\0\0\0"),
     m.ScanJob(1, 2, 3, 4),
     m.Grant([0, 7]),
     m.ReadBack(1, 2, b"\1\0\0\0"),

@@ -16,7 +16,6 @@ from tests.workers.memories import memory_file, random_pages, text_pages
 from workers.compress import CompressSettings, compress_worker
 from workers.decompress import DecompressSettings, decompress_worker
 from workers.link import PoolAddress, remove_socket
-from workers.live import LiveSettings
 from workers.memory import PassedFd, page_hashes
 from workers.messages import Arrived, Connect, Grant, SendJob, Sent
 from workers.pool import Pool
@@ -47,6 +46,7 @@ class Pair:
     there: Pool
     slots: int
     hashes: int
+    codec: str
 
     def send_all(self) -> list[Arrived]:
         """Send every page once; what arrives."""
@@ -54,7 +54,7 @@ class Pair:
             self.there.send(worker, Grant(list(range(worker, JOBS, 2))))
         for seq in range(1, JOBS + 1):
             pages = np.arange((seq - 1) * BATCH, min(seq * BATCH, PAGES), dtype=np.uint32)
-            job = SendJob(seq, 0, 1, 0, seq % 2, False, pages.tobytes())
+            job = SendJob(seq, 0, 1, 0, seq % 2, False, self.codec, 1, pages.tobytes())
             self.here.send(seq // 2 % 2, job)
         arrived = [hear_from(self.there, Arrived) for _ in range(JOBS)]
         assert all(message.seq % 2 == worker for worker, message in arrived)
@@ -69,7 +69,6 @@ def paired(context: Context, folder: Path, memory: bytes, codec: str) -> Iterato
         fd = stack.enter_context(memory_file(PAGES, memory))
         slots = stack.enter_context(memory_file(JOBS * BATCH))
         hashes, live = (stack.enter_context(memory_file(2)) for _ in range(2))
-        LiveSettings(live).level = 1
         endpoints = [f"ipc://{folder / f'data{lane}'}" for lane in range(2)]
         for endpoint in endpoints:
             stack.callback(remove_socket, endpoint)
@@ -88,7 +87,6 @@ def paired(context: Context, folder: Path, memory: bytes, codec: str) -> Iterato
             return CompressSettings(
                 address=address,
                 session=SESSION,
-                codec=codec,
                 batch_pages=BATCH,
                 content_digest=True,
                 block_pages=(PAGES,),
@@ -100,7 +98,7 @@ def paired(context: Context, folder: Path, memory: bytes, codec: str) -> Iterato
         there = stack.enter_context(started(context, decompress_worker, receiving, count=2))
         here = stack.enter_context(started(context, compress_worker, sending, count=2))
         here.broadcast(Connect(endpoints))
-        yield Pair(here, there, slots, hashes)
+        yield Pair(here, there, slots, hashes, codec)
 
 
 @pytest.mark.parametrize("codec", ["none", "zlib", "zstd", "lz4"])

@@ -95,7 +95,7 @@ REFUSED = [
     (
         "unknown codec",
         GUEST + "codec: gzip",
-        "FILE:2: codec: found 'gzip', expected 'none', 'zlib', 'zstd' or 'lz4'",
+        "FILE:2: codec: found 'gzip', expected 'none', 'zlib', 'zstd', 'lz4' or 'auto'",
     ),
     (
         "odd memory",
@@ -262,7 +262,7 @@ def test_overrides_come_after_the_file(tmp_path: Path) -> None:
         ("name.x=1", "--set: name.x: name is 'a', expected a mapping"),
         ("name=[", "--set name:1: expected the node content, but found '<stream end>'"),
         ("name=", "--set: name: found null, expected text"),
-        ("codec=x", "--set: codec: found 'x', expected 'none', 'zlib', 'zstd' or 'lz4'"),
+        ("codec=x", "--set: codec: found 'x', expected 'none', 'zlib', 'zstd', 'lz4' or 'auto'"),
         ("guest={kind: file}", "--set: guest.path: found nothing, expected a value"),
         ("tracer=x", "--set: tracer: found an unknown key (did you mean tracker?)"),
     ],

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pipeline.source.codec_choice import Choice, FixedCodec
 from pipeline.source.dirty import Planned
 from pipeline.source.dispatcher import CREDIT, Dispatcher
 from pipeline.source.scans import SCAN_PAGES
@@ -41,7 +42,7 @@ class RecordingPool:
 def opened(workers: int = 2, lanes: int = 3, window: int = 100) -> tuple[Dispatcher, RecordingPool]:
     """A dispatcher over a pool that records, in its first round."""
     pool = RecordingPool(workers)
-    dispatcher = Dispatcher(cast(Pool, pool), lambda *_: None)
+    dispatcher = Dispatcher(cast(Pool, pool), lambda *_: None, FixedCodec(Choice("zstd", 3)))
     dispatcher.open(lanes, window)
     dispatcher.start_round()
     return dispatcher, pool
@@ -85,8 +86,8 @@ def test_a_batch_becomes_a_job_with_everything_that_its_worker_needs() -> None:
     dispatcher.final = True
     dispatcher.feed()
     assert pool.jobs() == [
-        SendJob(1, 0, 2, 1, 1, True, indices(4, 5, 9).tobytes()),
-        SendJob(2, 0, 2, 0, 2, True, indices(7).tobytes()),
+        SendJob(1, 0, 2, 1, 1, True, "zstd", 3, indices(4, 5, 9).tobytes()),
+        SendJob(2, 0, 2, 0, 2, True, "zstd", 3, indices(7).tobytes()),
     ]
 
 

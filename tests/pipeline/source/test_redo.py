@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pipeline.source.codec_choice import RAW, FixedCodec
 from pipeline.source.dispatcher import CREDIT, REDOS, Dispatcher
 from tests.pipeline.source.test_dispatcher import RecordingPool, batches
 from workers.messages import Scanned, SendJob, Sent, ToWorker, Unsent
@@ -20,7 +21,7 @@ class Redoing:
     def __init__(self, window: int = 100) -> None:
         self.pool = RecordingPool(2)
         self.marked: list[tuple[int, list[int]]] = []
-        self.dispatcher = Dispatcher(cast(Pool, self.pool), self._mark)
+        self.dispatcher = Dispatcher(cast(Pool, self.pool), self._mark, FixedCodec(RAW))
         self.dispatcher.open(3, window)
         self.dispatcher.start_round()
 
@@ -221,7 +222,7 @@ def test_a_worker_that_is_replaced_before_the_destination_answers() -> None:
     redoing = Redoing()
     pool = RecordingPool(2)
     del pool.endpoints[1]
-    dispatcher = Dispatcher(cast(Pool, pool), redoing._mark)
+    dispatcher = Dispatcher(cast(Pool, pool), redoing._mark, FixedCodec(RAW))
     dispatcher.add_worker(0)
     dispatcher.open(3, 100)
     dispatcher.plan(batches(*range(20)), 20)

@@ -32,7 +32,8 @@ from tests.protocol.samples import BY_NAME, SESSION
 
 FRAME = [b"h" * 1000, bytes(256 << 10)]
 ENVELOPE = Channel(SESSION).outgoing(BY_NAME["Hello"])
-WELCOME = Welcome(endpoints=["ipc:///there/way.0", "ipc:///there/way.300"], window=10)
+ENDPOINTS = ["ipc:///there/way.0", "ipc:///there/way.300"]
+WELCOME = Welcome(endpoints=ENDPOINTS, window=10, codecs=["none"])
 
 
 class Peer:
