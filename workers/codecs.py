@@ -7,12 +7,10 @@ and never allocates by what the compressed bytes themselves declare.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from zlib_ng import zlib_ng
 
-from protocol.control import CodecName
 from protocol.digest import Buffer
 from protocol.errors import RemoteProtocolError
 from protocol.frames import CodecId
@@ -108,21 +106,6 @@ CODECS: dict[str, Codec] = {
     "lz4": Codec(CodecId.LZ4, _lz4_compress, _lz4_decompress),
 }
 _BY_ID = {codec.id: codec for codec in CODECS.values()}
-
-
-_PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
-"""Codec → the package that it needs, where that is an optional one."""
-
-
-def missing_package(name: str) -> str | None:
-    """The package that the codec `name` needs and that is not installed here."""
-    package = _PACKAGES.get(name)
-    return package if package is not None and find_spec(package) is None else None
-
-
-def available() -> list[CodecName]:
-    """The codecs that can be used here."""
-    return [name for name in get_args(CodecName) if missing_package(name) is None]
 
 
 def compress(name: str, data: Buffer, level: int) -> tuple[CodecId, Buffer]:

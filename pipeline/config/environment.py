@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
-from workers.codecs import missing_package
+from workers.packages import missing_package
 
 FILES, FILES_A_WORKER = 64, 8
 """Open files, with room: a command was seen to have 23 and 4 for each of its workers, a worker

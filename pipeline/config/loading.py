@@ -83,7 +83,7 @@ def load_config(
         return Config.model_validate(document.data)
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    raise ConfigError(min(_tell(document, mistake) for mistake in mistakes)[2])
+    raise ConfigError(min(_tell(document, mistake) for mistake in mistakes)[3])
 
 
 def _read(path: Path) -> _Document:
@@ -131,14 +131,18 @@ def _override(document: _Document, option: str) -> None:
     document.overridden.add(keys)
 
 
-def _tell(document: _Document, mistake: ErrorDetails) -> tuple[bool, int, str]:
-    """(from an option, line, text) of a mistake: its place in the order, and what to say."""
+def _tell(document: _Document, mistake: ErrorDetails) -> tuple[bool, bool, int, str]:
+    """(missing, from an option, line, text) of a mistake: its place in the order, and what to say.
+
+    What is missing may be there under a name that is misspelt: that is told first.
+    """
     keys = _keys(mistake)
     option = document.is_overridden(keys)
     line = document.line(keys)
     where = "--set" if option or document.where == "--set" else f"{document.where}:{line}"
     key = ".".join(map(str, keys))
-    return option, line, _one_line(f"{where}: {key}: {_explain(key, mistake)}")
+    missing = mistake["type"] == "missing"
+    return missing, option, line, _one_line(f"{where}: {key}: {_explain(key, mistake)}")
 
 
 def _keys(mistake: ErrorDetails) -> tuple[object, ...]:

@@ -37,8 +37,9 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         check_codec(hello.codec)
         _check_tables(hello)
         if (hello.kind == "qemu") != (qmp is not None):
-            where = "nothing" if qmp is None else f"a QEMU at {qmp}"
-            raise GuestError(f"{where} waits here for a guest of kind {hello.kind}")
+            if qmp is not None:
+                raise GuestError(f"a QEMU at {qmp} waits here for a guest of kind {hello.kind}")
+            raise GuestError(f"a guest of kind {hello.kind} comes: destination.qmp names none here")
         if socket is not None and hello.kind != "synthetic":
             raise GuestError(f"a synthetic guest waits at {socket}, one of kind {hello.kind} comes")
         if qmp is not None:

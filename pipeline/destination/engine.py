@@ -23,11 +23,11 @@ from protocol import control as c
 from protocol.errors import ConfigError
 from protocol.frames import FrameLimits
 from protocol.uri import Uri
-from workers.codecs import available
 from workers.decompress import DecompressSettings, decompress_worker
 from workers.keys import ServerKeys
 from workers.link import ZMQ_DESCRIPTORS, remove_socket
 from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
+from workers.packages import available
 from workers.pages import ZERO_HASH, Hashes
 from workers.pool import REPLACEMENTS, Pool
 

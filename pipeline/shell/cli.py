@@ -70,6 +70,7 @@ def run(
     pageferry run configs/quickstart.yaml --metrics 9100 --log-format json
     """
     loaded = load_config(config, sets or [])
+    _check_driven(loaded, qmp)
     check_environment(loaded, source=True, destination=True)
     from pipeline.shell.local import run as run_here
 
@@ -156,6 +157,7 @@ def migrate(
         raise ConfigError("--wait: nobody could say what to do, expected --qmp PATH with it")
     if wait and uri is not None:
         raise ConfigError("--wait: found --uri with it, expected QMP's migrate to say where to")
+    _check_driven(loaded, qmp)
     to = None if wait else _uri(uri, loaded, "source", json_path)
     check_environment(loaded, source=True, destination=False)
     from pipeline.monitor.source import serve_source
@@ -199,6 +201,14 @@ def run_command(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return complain("cancelled", 130, log_format)
     return code or 0
+
+
+def _check_driven(config: Config, qmp: Path | None) -> None:
+    if config.capabilities.pause_before_switchover and qmp is None:
+        raise ConfigError(
+            "capabilities.pause-before-switchover: found true, expected --qmp PATH with it:"
+            " only QMP's migrate-continue goes on from there"
+        )
 
 
 def _uri(option: str | None, config: Config, role: Role, json_path: str | None) -> Uri:

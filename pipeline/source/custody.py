@@ -70,6 +70,11 @@ class Custody:
         self._run_state = self._guest.stop()
         return self._run_state
 
+    def check(self) -> None:
+        """GuestError where the guest has ended, before it was given away."""
+        if self.alive == "source" and self._guest.is_dead():
+            raise GuestError(f"{self._guest.name} has ended")
+
     def intend(self) -> None:
         """Keep that the guest is about to be given away."""
         assert self._commit is not None

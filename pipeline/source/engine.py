@@ -30,12 +30,12 @@ from protocol import control as c
 from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
-from workers.codecs import available
 from workers.compress import CompressSettings, compress_worker
 from workers.keys import ClientKeys
 from workers.link import ZMQ_DESCRIPTORS, PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
+from workers.packages import available
 from workers.pages import ZERO_HASH, Hashes, Pages
 from workers.pool import Pool
 

@@ -25,8 +25,8 @@ from protocol.reorder import ReorderWindow
 from protocol.session import Stage
 from protocol.stream import Kind, Record
 from protocol.uri import Uri
-from workers.codecs import available
 from workers.memory import PassedFd
+from workers.packages import available
 
 POLL_MS = 50
 HIGH_WATER = 4

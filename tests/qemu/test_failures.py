@@ -42,6 +42,18 @@ def test_the_destination_is_killed_during_rounds(folder: Path) -> None:
         assert "the guest that is being filled has ended" in words
 
 
+def test_the_source_is_killed_during_rounds(folder: Path) -> None:
+    """The memory of a dead guest, sent on to the end, and another reason then."""
+    with pair(folder) as machines:
+        with Command(folder, "run", config=machines.config(parameters=SLOW)) as run:
+            run.wait_for("round 1")
+            machines.here.process.kill()
+            assert run.code(within_s=5) == 1, run.words
+            assert "has ended" in run.words.splitlines()[-1]
+            assert run.result().guest_alive == "none"
+        assert machines.there.status() == "inmigrate"
+
+
 def test_another_machine_waits(folder: Path) -> None:
     """A guest whose devices are not there, found out when it stands still."""
     with pair(folder, machine="q35") as machines:
@@ -78,7 +90,9 @@ def test_both_hang_when_it_is_cancelled(folder: Path) -> None:
     with pair(folder) as machines:
         ends = [psutil.Process(end.process.pid) for end in (machines.here, machines.there)]
         config = machines.config(capabilities={"pause-before-switchover": True})
-        with Command(folder, "run", config=config, env=env) as run:
+        with Command(
+            folder, "run", "--qmp", str(folder / "run.qmp"), config=config, env=env
+        ) as run:
             run.wait_for("pre-switchover")
             for end in ends:
                 end.suspend()
@@ -111,7 +125,7 @@ def test_one_that_sleeps_is_cancelled(folder: Path) -> None:
         machines.here.monitor.ask("human-monitor-command", command_line="o /w 0x604 0x2400")
         wait_until(lambda: machines.here.status() == "suspended")
         config = machines.config(capabilities={"pause-before-switchover": True})
-        with Command(folder, "run", config=config) as run:
+        with Command(folder, "run", "--qmp", str(folder / "run.qmp"), config=config) as run:
             run.wait_for("pre-switchover")
             run.process.send_signal(signal.SIGINT)
             assert run.code() == 130, run.words
@@ -200,7 +214,7 @@ def test_a_connection_that_is_lost_is_made_anew(folder: Path) -> None:
 def kill_when_it_has_loaded(folder: Path, machines: Pair) -> None:
     """Migrate, and kill the destination's machine when nothing but the commit is missing."""
     config = machines.config(capabilities={"pause-before-switchover": True})
-    with Command(folder, "run", config=config) as run:
+    with Command(folder, "run", "--qmp", str(folder / "run.qmp"), config=config) as run:
         run.wait_for("pre-switchover")
         assert machines.there.status() == "paused"
         machines.there.process.kill()

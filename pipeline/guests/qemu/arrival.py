@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
+import structlog
+
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
 from pipeline.guests.qemu.machine import destination_obstacles
@@ -79,6 +81,9 @@ class QemuArrival(AttachedQemu):
             state.load(self._monitor, payload)
         except GuestError as error:
             said = words.said()
+            if self.is_dead():
+                told = said or "its standard error says why"
+                raise GuestError(f"{self.name} ended while it loaded the state: {told}") from None
             why = f"{error}; it says: {said}" if said else error
             raise GuestError(f"the device state was not loaded: {why}") from None
 
@@ -102,10 +107,17 @@ class QemuArrival(AttachedQemu):
     def close(self) -> None:
         """Let go of it; end one that has a state and was not started. Idempotent."""
         if self._loaded and not self._started:
-            with suppress(GuestError):  # it stays on record for who comes later
-                end(self._monitor)
+            self._end()
             self._loaded = False
         self._let_go()
+
+    def _end(self) -> None:
+        log = structlog.get_logger()
+        try:
+            end(self._monitor)
+            log.warning(f"{self.name} has taken a guest's state, and was ended: start it anew")
+        except GuestError as error:  # it stays on record for who comes later
+            log.warning(str(error))
 
 
 def end(monitor: QemuMonitor) -> None:

@@ -24,7 +24,7 @@ ANSWER_S = 10.0
 GREETING_S = 5.0
 LOST = (QMPError, OSError, EOFError)
 """What the library raises when a connection ends, at once or when it is closed later."""
-ONE_CLIENT = "QEMU talks to one client at a time, and has one there; give it another -qmp"
+ONE_CLIENT = "QEMU talks to one client at a time, and has one there (or is stopped): end that one"
 _CREDENTIALS = struct.Struct("iii")
 
 T = TypeVar("T")

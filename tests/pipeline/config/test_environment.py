@@ -11,7 +11,7 @@ import pytest
 from pipeline.config.environment import check_environment
 from pipeline.config.model import Config
 from protocol.errors import ConfigError
-from workers import codecs
+from workers import packages
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_codec_without_its_package(
     def without(name: str) -> ModuleSpec | None:
         return None if name == package else find_spec(name)
 
-    monkeypatch.setattr(codecs, "find_spec", without)
+    monkeypatch.setattr(packages, "find_spec", without)
     expected = f"codec: {codec} needs the package {package}: pip install {package}"
     assert refusal(config(codec=codec)) == expected
     off = config(codec=codec, capabilities={"compress": False})

@@ -35,6 +35,12 @@ REFUSED = [
         "decompress-threads, max-bandwidth, downtime-limit, xbzrle-cache-size",
     ),
     (
+        "a required key that is misspelt",
+        "guest:\n  kind: file\n  paht: /x",
+        "FILE:3: guest.paht: found an unknown key (did you mean path?), expected one of kind, path,"
+        " pid, on-completed",
+    ),
+    (
         "unknown key of a guest",
         "guest:\n  kind: file\n  path: /x\n  memory: 1",
         "FILE:4: guest.memory: found an unknown key, expected one of kind, path, pid, on-completed",

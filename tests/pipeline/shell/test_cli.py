@@ -231,6 +231,10 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
         (["run", "FILE", "--set", "parameters.compress-level=10"], "--set: parameters.compress-le"),
         (["run", "FILE", "--json", "/no/folder/x"], "--json: /no/folder/x cannot be written"),
         (["run", "FILE", "--json", "/"], "--json: / cannot be written"),
+        (
+            ["run", "FILE", "--set", "capabilities.pause-before-switchover=true"],
+            "capabilities.pause-before-switchover: found true, expected --qmp PATH with it",
+        ),
         (["check", "FILE", "--set", "tracker=x"], "--set: tracker: found 'x', expected 'auto'"),
         (
             ["run", "FILE", "--set", "guest={kind: file, path: /no/guest}"],
