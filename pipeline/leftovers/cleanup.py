@@ -35,9 +35,10 @@ def cleanup() -> tuple[list[str], bool]:
     said: list[str] = []
     whole = True
     try:
-        with settling():
-            for session in records():
-                if not session.record.in_hand:
+        for session in records():
+            with settling():  # for each anew: others wait no longer than for one that hangs
+                session.look_again()
+                if not session.record.in_hand and session.exists:
                     whole = _clean(session, said) and whole
     except MigrationError as error:  # what cannot be read
         said.append(str(error))

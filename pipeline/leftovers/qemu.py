@@ -14,6 +14,8 @@ from pipeline.guests.qemu.settings import put_back
 from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, StoppedQemu
 from protocol.errors import GuestError
 
+HAS_STARTED = ("running", "suspended")
+"""A machine that sleeps is woken before it leaves, so that one that sleeps here has run."""
 NOT_STARTED = ("inmigrate", "paused", "prelaunch")
 """The run states of a machine that nobody has started since it took a state."""
 
@@ -46,9 +48,12 @@ def has_started(loaded: LoadedQemu) -> bool:
         return False
     with _monitor(loaded) as monitor:
         found = run_state(monitor)
-    if found not in ("running", *NOT_STARTED):
-        raise GuestError(f"the QEMU at {loaded.qmp} is {found}: whether it has run nobody can say")
-    return found == "running"
+    if found not in (*HAS_STARTED, *NOT_STARTED):
+        raise GuestError(
+            f"the QEMU at {loaded.qmp} is {found}: whether it has run nobody can say; where it has,"
+            " let it run (`cont`), else end it, and ask again"
+        )
+    return found in HAS_STARTED
 
 
 def _runs(monitor: QemuMonitor) -> bool:

@@ -8,7 +8,8 @@ from time import monotonic, sleep
 
 from pipeline.guests import wire
 from pipeline.leftovers.undo import ask_guest, guest_session, undo
-from pipeline.records.record import ChangedQemu, LoadedQemu, MadeFile, Record
+from pipeline.records.processes import Process
+from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, MadeFile, Record
 from pipeline.records.store import SessionRecord
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
@@ -49,17 +50,20 @@ def settle_source(session: SessionRecord) -> str:
 def undo_effects(session: SessionRecord) -> None:
     """Undo, once, what a session that is over did to others; what a guest is in stays.
 
-    All that can be undone is; the first error is raised behind that, and all of it stays on record.
+    All that can be undone is, but that one who has not answered is not asked again; the first error
+    is raised behind that, and all of it stays on record.
     """
-    failed: list[GuestError] = []
+    failed: dict[Process | None, GuestError] = {}
     for effect in session.record.effects:
-        if session.step is not Step.STARTED or not isinstance(effect, MadeFile | LoadedQemu):
+        stays = session.step is Step.STARTED and isinstance(effect, MadeFile | LoadedQemu)
+        of = effect.qemu if isinstance(effect, AnyQemuEffect) else None
+        if not stays and (of is None or of not in failed):
             try:
                 undo(effect)
             except GuestError as error:
-                failed.append(error)
+                failed.setdefault(of, error)
     if failed:
-        raise failed[0]
+        raise next(iter(failed.values()))
     session.forget_effects()
 
 

@@ -65,6 +65,15 @@ class SessionRecord:
         """The step that this end knows of."""
         return self.record.step
 
+    def look_again(self) -> None:
+        """What others have kept since it was read."""
+        self.record = self._newest()
+
+    @property
+    def exists(self) -> bool:
+        """Whether nobody has removed it."""
+        return self._path.exists()
+
     def change(self, old: Step, new: Step, reason: str = "") -> bool:
         """From step `old` to `new`, for good; False where `old` does not hold any more.
 

@@ -127,7 +127,7 @@ class Coordinator:
 
     def _check_guest(self) -> None:
         """GuestError where its state can no longer be saved, or it has other memory."""
-        if (reason := self._guest.why_not_movable()) is not None:
+        if (reason := self.engine.pump.aside(self._guest.why_not_movable)) is not None:
             raise GuestError(f"{self._guest.name} cannot be moved any more: {reason}")
 
     def _warn(self, fixed: FixedParts) -> None:
@@ -186,6 +186,7 @@ class Coordinator:
             self.custody.refused()
             raise
         self.engine.link.send(c.Settled() if self.custody.given() else c.Alive())
+        self.custody.leave()
         self._part()
         self._status.change(Status.DEVICE, Status.COMPLETED)
 

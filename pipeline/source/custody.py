@@ -11,6 +11,7 @@ import structlog
 
 from pipeline.guests.base import SourceGuest
 from pipeline.leftovers.cleanup import claim
+from pipeline.logs import log_if_unexpected
 from pipeline.records.processes import this_process
 from pipeline.records.record import Record
 from pipeline.records.store import SessionRecord
@@ -96,9 +97,18 @@ class Custody:
         except MigrationError as error:
             structlog.get_logger().warning(f"{error}; the guest runs at the destination")
             kept = False
-        with suppress(GuestError):
-            self._guest.leave()
         return kept
+
+    def leave(self) -> None:
+        """Let the guest that was given away know that it never runs here again."""
+        if self._stays:
+            return
+        try:
+            self._guest.leave()
+        except GuestError as error:
+            structlog.get_logger().warning(
+                f"{error}: it stands still here for good, and may be ended"
+            )
 
     def refused(self) -> None:
         """It certainly does not run at the destination."""
@@ -113,21 +123,25 @@ class Custody:
         """
         if self.alive != "source":
             return False
-        why = ""
+        why: str | None = None
         try:
             if self._run_state is not None:
                 self._guest.resume()
-        except GuestError as error:
+        except Exception as error:  # whatever it is, the guest may stand still
+            log_if_unexpected(error)
             why = str(error)
         self._dead = self._guest.is_dead()
-        self._is_unfinished = bool(why) and not self._dead
-        runs = self._run_state == "running" and not self._dead and (not why or self._seems_to_run())
+        self._is_unfinished = why is not None and not self._dead
+        runs = self._run_state == "running" and not self._dead and self._seems_to_run(why)
         if self._is_unfinished:
             where = "the guest runs" if runs else "the guest may stand still"
             structlog.get_logger().warning(f"{why}: {where}; `pageferry cleanup` undoes the rest")
         return runs
 
-    def _seems_to_run(self) -> bool:
+    def _seems_to_run(self, why: str | None) -> bool:
+        """Whether it does, though `why` was said when it was to."""
+        if why is None:
+            return True
         with suppress(GuestError):
             return self._guest.run_state() == "running"
         return False

@@ -70,6 +70,22 @@ def test_an_answer_that_makes_no_sense(folder: Path, answer: str) -> None:
             Settings(asked)
 
 
+@pytest.mark.parametrize("answer", ["[" * 100_000 + "]" * 100_000, '"' + "x" * (11 << 20) + '"'])
+def test_an_answer_that_the_library_does_not_see_through(folder: Path, answer: str) -> None:
+    """An error of its own, by which a guest is left stopped, and forgotten."""
+    (folder / "answer").write_text(answer)
+    verbatim = ANSWERS.replace("json.loads(sys.argv[2])", '"@"').replace(
+        "**number}).encode()", "**number}).replace('\"@\"', open(sys.argv[2]).read()).encode()"
+    )
+    with (
+        answering(folder, str(folder / "answer"), verbatim) as path,
+        closing(QemuMonitor(path)) as asked,
+        pytest.raises(GuestError),
+    ):
+        asked.ask("stop")
+    (folder / "answer").unlink()
+
+
 def test_what_does_not_speak_qmp(folder: Path) -> None:
     """A monitor for people, which a user takes for the other kind."""
     banner = ANSWERS.replace('json.dumps({"QMP"', 'str({"QMP"')

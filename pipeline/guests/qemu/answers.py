@@ -36,10 +36,11 @@ class Capability(Answer, frozen=True):
 
 
 class Limits(Answer, frozen=True):
-    """Of query-migrate-parameters: bytes a second, and ms."""
+    """Of query-migrate-parameters: bytes a second, and ms; what its migrations are encrypted by."""
 
     max_bandwidth: int
     downtime_limit: int
+    tls_creds: str | None = None
 
 
 class Property(Answer, frozen=True):

@@ -9,9 +9,9 @@ from time import monotonic, sleep
 import structlog
 
 from pipeline.guests.qemu import state
-from pipeline.guests.qemu.attached import AttachedQemu, let_run
-from pipeline.guests.qemu.machine import destination_obstacles
-from pipeline.guests.qemu.monitor import QemuMonitor
+from pipeline.guests.qemu.attached import AttachedQemu
+from pipeline.guests.qemu.machine import TOUCHED, destination_obstacles
+from pipeline.guests.qemu.monitor import QemuMonitor, QemuRefused
 from pipeline.guests.qemu.ram import why_no_room
 from pipeline.guests.qemu.settings import Settings
 from pipeline.records.record import AnyEffect, LoadedQemu
@@ -38,6 +38,7 @@ class QemuArrival(AttachedQemu):
     def __init__(self, qmp: Path, keep: Callable[[AnyEffect], None]) -> None:
         self._keep = keep
         self._loaded = self._started = False
+        self._arrived_as = ""
         super().__init__(qmp, destination_obstacles, writable=True)
 
     def expect(self, machine: str, blocks: Sequence[BlockInfo]) -> None:
@@ -73,7 +74,9 @@ class QemuArrival(AttachedQemu):
             settings.put_back()
         finally:
             words.close()
-        if self.run_state() == "running":
+        self._arrived_as = self.run_state()
+        self._monitor.events()
+        if self._arrived_as == "running":
             raise GuestError("the machine has started by itself: -S is needed")
 
     def _load(self, payload: bytes, words: "_Words") -> None:
@@ -89,12 +92,23 @@ class QemuArrival(AttachedQemu):
 
     def begin(self, session: str, *, run: bool) -> bool:
         """Have it run, or leave it as it is, for good."""
-        if self.run_state() == "running":
-            raise GuestError("somebody has let the machine run before it was given to it")
+        if self.run_state() != self._arrived_as or TOUCHED & self._monitor.events():
+            raise GuestError("somebody has let the machine run, or reset it, before it was given")
         if run:
-            let_run(self._monitor)
+            self._cont()
         self._started = True
         return run
+
+    def _cont(self) -> None:
+        """Have it run. Once it was told to, what becomes of it is its own: GuestError only where it
+        was not, as far as can be seen."""
+        try:
+            self._monitor.ask("cont")
+        except QemuRefused:
+            raise
+        except GuestError:
+            if self.run_state() == self._arrived_as:
+                raise
 
     def announce(self) -> None:
         """Have its network cards tell where it is."""

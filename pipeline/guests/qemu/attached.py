@@ -1,9 +1,11 @@
 """What both ends of a QEMU have in common: its monitor, its memory, and whether it runs."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
+from pipeline.file_users import Access, users_of
 from pipeline.guests.base import GuestBlock, GuestStatistics
 from pipeline.guests.conversation import close_all
 from pipeline.guests.memory import lock
@@ -49,7 +51,18 @@ class AttachedQemu:
         for backend in found.memory:
             self.blocks.append(open_block(backend, self.process.pid, writable=writable))
             _lock(self.blocks[-1], Path(backend.path))
+            if writable:
+                self._check_alone(self.blocks[-1])
         return found.kind
+
+    def _check_alone(self, block: GuestBlock) -> None:
+        """NoSuchGuest where what is about to be written is another process's memory, too."""
+        for user in users_of(block.fd, {os.getpid(), self.process.pid}):
+            if user.mapped is Access.WRITE:
+                raise NoSuchGuest(
+                    f"memory {block.name} is process {user.pid}'s, too: each machine needs a file"
+                    " of its own"
+                )
 
     @property
     def process(self) -> Process:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.guests.qemu.answers import (
     Answer,
     Drive,
+    Limits,
     MemorySizes,
     Node,
     OwnMigration,
@@ -20,6 +21,8 @@ from protocol.limits import MAX_BLOCKS
 
 SAVED = "postmigrate"
 """The run state of a machine whose device state was saved, until somebody lets it go on."""
+TOUCHED = frozenset({"RESUME", "RESET"})
+"""What a QEMU tells of when somebody lets a machine run, or starts it anew, between two looks."""
 LEFT = {
     SAVED: "its state was taken before, and `cont` lets it go on, where it runs nowhere else",
     "inmigrate": "it waits for a guest itself",
@@ -77,7 +80,7 @@ def source_obstacles(monitor: QemuMonitor) -> list[str]:
         found.append(f"it is migrating by itself: {own.status}")
     if state in LEFT:
         found.append(f"it is {state}: {LEFT[state]}")
-    return found
+    return [*found, *_encryption(monitor)]
 
 
 def destination_obstacles(monitor: QemuMonitor) -> list[str]:
@@ -89,6 +92,13 @@ def destination_obstacles(monitor: QemuMonitor) -> list[str]:
         return ["a migration into it has begun already"]
     if own.socket_address:
         return ["it waits for a guest by itself: -incoming defer"]
+    return _encryption(monitor)
+
+
+def _encryption(monitor: QemuMonitor) -> list[str]:
+    """Its device state would be encrypted, in the pipe to us."""
+    if monitor.query(Limits, "query-migrate-parameters").tls_creds:
+        return ["its own migrations use TLS: migrate-set-parameters tls-creds=''"]
     return []
 
 

@@ -87,6 +87,11 @@ class QemuMonitor:
         except TimeoutError:
             raise GuestError(f"QEMU has not answered {command} within {ANSWER_S:g} s") from None
 
+    def events(self) -> set[str]:
+        """The names of what it has told of since this was asked last; GuestError as `ask`."""
+        self.ask("query-status")  # what it has told before the answer is here then
+        return {str(event["event"]) for event in self._client.events.clear()}
+
     def give(self, name: str, fd: int) -> None:
         """Let QEMU have a copy of descriptor `fd`, which `fd:name` is from then on."""
         self.ask("query-status")  # a connection that was lost is made anew
@@ -125,7 +130,12 @@ class QemuMonitor:
         return GuestError(f"{self.path}: no greeting: {ONE_CLIENT}")
 
     def _run(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
-        return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(work, within_s))
+        except (ExecuteError, TimeoutError, *LOST):
+            raise
+        except Exception as error:  # what the library does not see through: too long, too deep
+            raise QMPError(f"it does not speak QMP: {error}") from None
 
     def close(self) -> None:
         """Ask nothing more. Idempotent."""

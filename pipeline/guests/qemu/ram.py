@@ -79,15 +79,16 @@ def open_block(backend: Backend, pid: int, *, writable: bool) -> GuestBlock:
     """The file of a backend that has no obstacle; the descriptor is the caller's.
 
     Its path may be a folder, or of a file that was removed: what counts is what the process has
-    mapped. NoSuchGuest where that cannot be had.
+    mapped, for writing where we are to write for it. NoSuchGuest where that cannot be had.
     """
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
     for path in [Path(backend.path), *_descriptors(pid, backend)]:
         try:
             fd = os.open(path, flags)
         except OSError:
             continue
-        if os.fstat(fd).st_size >= backend.size_bytes and _is_all_mapped(pid, fd, backend):
+        is_whole = os.fstat(fd).st_size >= backend.size_bytes
+        if is_whole and _is_all_mapped(pid, fd, backend, writable=writable):
             return GuestBlock(backend.name, backend.size_bytes // PAGE_BYTES, fd)
         os.close(fd)
     raise NoSuchGuest(
@@ -124,9 +125,10 @@ def whole_mapping(pid: int, block: GuestBlock) -> FileMapping | None:
     return None
 
 
-def _is_all_mapped(pid: int, fd: int, backend: Backend) -> bool:
+def _is_all_mapped(pid: int, fd: int, backend: Backend, *, writable: bool) -> bool:
     with suppress(OSError):  # it has just ended
-        return is_covered(mappings_of(pid, fd), backend.size_bytes)
+        mappings = [one for one in mappings_of(pid, fd) if one.writable or not writable]
+        return is_covered(mappings, backend.size_bytes)
     return False
 
 

@@ -15,7 +15,7 @@ LATE_ACTIVATE = "late-block-activate"
 WANTED = {IGNORE_SHARED: True, LATE_ACTIVATE: True}
 """Capabilities that are on while device state travels; all others are off, but LEFT_ALONE."""
 LEFT_ALONE = frozenset({"events"})
-FASTEST = Limits(max_bandwidth=(1 << 63) - 1, downtime_limit=2_000_000)
+FASTEST = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 2_000_000}
 """Parameters: what is not shared travels at once, whatever the user allows QEMU's own migrations;
 the limit is the highest that QEMU takes, in ms."""
 
@@ -27,6 +27,7 @@ class Settings:
         self._monitor = monitor
         capabilities = capabilities_of(monitor)
         wanted = {**dict.fromkeys(capabilities, False), **WANTED}
+        before = msgspec.to_builtins(monitor.query(Limits, "query-migrate-parameters"))
         self._wanted = {
             name: state
             for name, state in wanted.items()
@@ -40,7 +41,7 @@ class Settings:
                 for name, state in self._wanted.items()
                 if capabilities[name] != state
             },
-            parameters=msgspec.to_builtins(monitor.query(Limits, "query-migrate-parameters")),
+            parameters={name: before[name] for name in FASTEST},
         )
         self._changed = False
 
@@ -50,7 +51,7 @@ class Settings:
         set_capabilities(
             self._monitor, {name: self._wanted[name] for name in self.before.capabilities}
         )
-        self._monitor.ask("migrate-set-parameters", **msgspec.to_builtins(FASTEST))
+        self._monitor.ask("migrate-set-parameters", **FASTEST)
 
     def put_back(self) -> None:
         """As they were. Idempotent; GuestError where QEMU does not take them."""

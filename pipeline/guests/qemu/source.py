@@ -1,12 +1,11 @@
 """A QEMU that is to leave: an unmodified machine, driven by way of its monitor."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.guests.base import Mapping
 from pipeline.guests.qemu import state
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
-from pipeline.guests.qemu.machine import SAVED, source_obstacles, untracked_changes
+from pipeline.guests.qemu.machine import SAVED, TOUCHED, source_obstacles, untracked_changes
 from pipeline.guests.qemu.ram import backends, whole_mapping
 from pipeline.guests.qemu.settings import Settings
 from pipeline.injection.attach import Attached, attach, why_not
@@ -104,7 +103,7 @@ class QemuGuest(AttachedQemu):
 
     def check_stopped(self) -> None:
         """GuestError where somebody else has let it go on."""
-        if self.run_state() != SAVED:
+        if self.run_state() != SAVED or TOUCHED & self._monitor.events():
             raise GuestError("somebody has let the machine go on while it was moved")
 
     def resume(self) -> None:
@@ -130,14 +129,18 @@ class QemuGuest(AttachedQemu):
     def leave(self) -> None:
         """It runs elsewhere: it stays as it is, or ends."""
         if self._quits:
-            with suppress(GuestError):  # it may be gone before it has answered
+            try:
                 self._monitor.ask("quit")
+            except GuestError:
+                if self.process.is_alive:  # else it was gone before it has answered
+                    raise
 
     def save_devices(self) -> list[Section]:
         """Its device state, as it saves it by itself."""
         assert self._settings is not None, "on record before it is stopped"
         self._settings.change()
         saved = state.save(self._monitor)
+        self._monitor.events()
         self._settings.put_back()  # else `resume` does
         return [Section(state.SECTION, 0, state.VERSION, saved)]
 

@@ -91,7 +91,9 @@ def load(monitor: QemuMonitor, state: bytes) -> None:
     feeder.start()
     monitor.ask("migrate-incoming", uri=f"fd:{_NAME}")
     finish(monitor, LOAD_S)
-    feeder.join()  # all of it was read; after an error it ends with QEMU
+    feeder.join(LOAD_S)  # after an error it ends with QEMU
+    if feeder.is_alive():
+        raise GuestError("QEMU says that it has loaded its device state, and has not read it")
 
 
 def _write_all(writes: int, state: bytes) -> None:
