@@ -11,9 +11,9 @@ MAX_BLOCK_PAGES = 2**32 - 1
 MAX_BATCH_PAGES = 1024
 """4 MiB of raw bytes in a frame; the default of 64 pages makes 256 KiB."""
 
-WINDOW_BYTES = 8 << 20
-"""Raw bytes that may be out; 32 frames of 256 KiB. What is out when the guest stops is
-downtime, what is not out is a stage that starves."""
+WINDOW_BYTES = 16 << 20
+"""Raw bytes that may be out; 16 frames of 1 MiB. What is out when the guest stops is downtime, what
+is not out is a stage that starves: with 8 frames a GiB by zstd took a seventh longer."""
 
 MAX_WINDOW = 4096
 MAX_ENDPOINTS = 255

@@ -114,7 +114,7 @@ class CompressWorker:
         except Unreachable as error:
             self._link.send(Unsent(job.seq, job.attempt, str(error)))
             return
-        self._link.send(
+        self._link.send_soon(
             Sent(
                 seq=job.seq,
                 attempt=job.attempt,

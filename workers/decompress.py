@@ -149,7 +149,7 @@ class DecompressWorker:
         slot = self._granted[-1]
         decompress(batch.codec, batch.payload, self._target(slot, batch))
         self._granted.pop()
-        self._link.send(_report(batch, slot, thread_time_ns() - began))
+        self._link.send_soon(_report(batch, slot, thread_time_ns() - began))
 
     def _greet(self, peer: bytes, parts: list[memoryview]) -> None:
         """Let a connection in that opens with this session's hello, or, where that was damaged,

@@ -4,7 +4,7 @@ import select
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import Any, NamedTuple, TypeVar
@@ -72,6 +72,7 @@ class Pool:
         self._watch = Watch()
         self._started_ns: dict[int, int] = {}
         self._heard: deque[Heard] = deque()
+        self._outbox: dict[int, list[bytes]] | None = None
         self.endpoints: dict[int, str] = {}
 
     @property
@@ -127,13 +128,32 @@ class Pool:
                 assert isinstance(message, Up), message
 
     def send(self, worker: int, message: ToWorker) -> None:
-        """Tell one worker."""
-        self.socket.send_multipart([worker.to_bytes(4, "little"), encode(message)])
+        """Tell one worker; within `together` at its end."""
+        if self._outbox is not None:
+            self._outbox.setdefault(worker, []).append(encode(message))
+        else:
+            self.socket.send_multipart([worker.to_bytes(4, "little"), encode(message)])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What each worker is told meanwhile goes as one: it wakes up once."""
+        outbox = self._outbox = {}
+        try:
+            yield
+        finally:
+            self._outbox = None
+            for worker, bodies in outbox.items():
+                self.socket.send_multipart([worker.to_bytes(4, "little"), *bodies])
 
     def broadcast(self, message: ToWorker) -> None:
         """Tell every worker."""
         for worker in self._processes:
             self.send(worker, message)
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether something was taken off the socket that nobody has received."""
+        return bool(self._heard)
 
     def receive(self) -> Iterator[Heard]:
         """What the workers have said by now; a worker's failure is raised as its error.
@@ -156,11 +176,11 @@ class Pool:
     def _take_in(self) -> bool:
         """Take the next message off the socket, if there is one."""
         try:
-            identity, body = self.socket.recv_multipart(zmq.NOBLOCK)
+            identity, *bodies = self.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return False
-        worker, message = int.from_bytes(identity, "little"), decode_from_worker(body)
-        self._heard.append((worker, message))
+        worker = int.from_bytes(identity, "little")
+        self._heard += ((worker, decode_from_worker(body)) for body in bodies)
         return True
 
     def ask(self, now_ns: int) -> None:

@@ -35,13 +35,15 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
 
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
         check_codec(hello.codec)
-        _check_tables(hello)
         if (hello.kind == "qemu") != (qmp is not None):
             if qmp is not None:
                 raise GuestError(f"a QEMU at {qmp} waits here for a guest of kind {hello.kind}")
             raise GuestError(f"a guest of kind {hello.kind} comes: destination.qmp names none here")
         if socket is not None and hello.kind != "synthetic":
             raise GuestError(f"a synthetic guest waits at {socket}, one of kind {hello.kind} comes")
+        if qmp is None and socket is None:
+            _check_room(hello, path)
+        _check_tables(hello)
         if qmp is not None:
             guest: ArrivingGuest = _qemu(qmp, hello, record)
         elif socket is not None:
@@ -49,7 +51,6 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
             clear_way(lambda earlier: earlier.guest == process)
             guest = _attached(socket, hello, record)
         else:
-            _check_room(hello, path)
             if path is not None:
                 _make_place(path, record)
             guest = _land(hello, path)

@@ -112,8 +112,9 @@ class IncomingPump:
         self._tell(self._link.turned_away)
 
     def _hear_workers(self, arrival: Arrival, ready: Mapping[object, int]) -> None:
-        for worker, message in arrival.pool.receive():
-            arrival.hear(worker, message)
+        with arrival.pool.together():
+            for worker, message in arrival.pool.receive():
+                arrival.hear(worker, message)
         self._tell(arrival.turned_away)
         now_ns = monotonic_ns()
         if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:

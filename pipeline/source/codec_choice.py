@@ -13,12 +13,12 @@ from math import inf, isinf
 from typing import NamedTuple, Protocol
 
 from protocol.control import CodecName
-from protocol.limits import PAGE_BYTES
+from protocol.limits import PAGE_BYTES, WINDOW_BYTES
 from workers.messages import Sent
 
 EPOCH_NS = 100_000_000
 LATE_NS = 1_000_000_000
-EPOCH_BYTES = 8 << 20
+EPOCH_BYTES = WINDOW_BYTES
 """Of guest memory, a window full: an epoch lasts until so much has arrived, or, where nothing is to
 be proved by that, it is late."""
 WORKING = 0.5

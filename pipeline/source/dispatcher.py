@@ -19,8 +19,8 @@ from workers.messages import ScanJob, Scanned, SendJob, Sent, Unsent
 from workers.pages import Pages
 from workers.pool import Pool
 
-CREDIT = 3
-"""Jobs that a worker may hold, so that it has the next one at hand while one is asked for."""
+CREDIT = 6
+"""Jobs that a worker may hold: it has some at hand while it tells of those that are done."""
 
 REDOS = 3
 """How often one seq is given out anew, before the migration fails."""
@@ -115,17 +115,22 @@ class Dispatcher:
 
     def feed(self) -> None:
         """Give out what credit and window allow: what is redone, then batches, then scans."""
-        while self._credit:
-            if self._redo:
-                self._give_again(self._redo.popleft())
-            elif self._next_batch is not None and self.last_seq - self.applied < self._window:
-                self._give_new(self._next_batch)
-                self._take_next()
-            elif self.scans.are_waiting:
-                worker = self._credit.popleft()
-                self._pool.send(worker, self.scans.give(worker))
-            else:
-                return
+        with self._pool.together():
+            while self._credit and self._has_given_one():
+                pass
+
+    def _has_given_one(self) -> bool:
+        if self._redo:
+            self._give_again(self._redo.popleft())
+        elif self._next_batch is not None and self.last_seq - self.applied < self._window:
+            self._give_new(self._next_batch)
+            self._take_next()
+        elif self.scans.are_waiting:
+            worker = self._credit.popleft()
+            self._pool.send(worker, self.scans.give(worker))
+        else:
+            return False
+        return True
 
     def _take_next(self) -> None:
         self._next_batch = None

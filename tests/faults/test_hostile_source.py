@@ -3,6 +3,7 @@
 import socket
 import struct
 import time
+from contextlib import suppress
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,12 +178,12 @@ def test_the_exit_code(folder: Path) -> None:
 
 def ports(folder: Path) -> set[int]:
     """The TCP ports on which the commands of `folder` listen."""
-    return {
-        connection.laddr.port
-        for process in processes_of(folder)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for process in processes_of(folder):
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("tcp")
+            found |= {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
 
 
 def disturb(port: int) -> None:

@@ -42,8 +42,12 @@ def settings(
     parameters: Mapping[str, object] | None = None,
     **keys: object,
 ) -> dict[str, Any]:
-    """A configuration as a file says it: `guest` to the file `to`, over two workers an end."""
+    """A configuration as a file says it: `guest` to the file `to`, over two workers an end.
+
+    Batches are small, so that a small guest has many frames.
+    """
     return {
+        "batch-pages": 64,
         "guest": guest,
         "destination": {"path": None if to is None else str(to)},
         "parameters": {**FEW_WORKERS, **(parameters or {})},

@@ -24,7 +24,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert made.guest.memory == 512 << 20
     assert (made.guest.workload.working_set, made.guest.workload.dirty_rate) == (64 << 20, 40 << 20)
     assert (made.codec, made.tracker, made.verify) == ("zlib", "auto", "full")
-    assert made.batch_pages == 128
+    assert made.batch_pages == 256
     assert made.parameters.model_dump() == {
         "compress_level": 1,
         "compress_threads": 8,
