@@ -3,8 +3,8 @@
 import socket
 import struct
 import time
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
