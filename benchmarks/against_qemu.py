@@ -34,7 +34,8 @@ IMAGES_HELD = 3
 """At once on tmpfs: the image, QEMU's copy of it, and what arrives."""
 
 ORDER = (
-    *("qemu-plain", "qemu-multifd-none", "pageferry-none", "pageferry-lz4", "qemu-compress"),
+    *("qemu-plain", "qemu-multifd-none", "pageferry-none", "pageferry-auto", "pageferry-lz4"),
+    "qemu-compress",
     *("pageferry-zlib", "qemu-multifd-zlib", "codec-zlib"),
     *("codec-zstd", "pageferry-zstd", "qemu-multifd-zstd"),
 )

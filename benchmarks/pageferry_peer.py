@@ -16,7 +16,7 @@ from benchmarks.running import (
     last_line,
 )
 
-CODECS = ("none", "zlib", "zstd", "lz4")
+CODECS = ("none", "zlib", "zstd", "lz4", "auto")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

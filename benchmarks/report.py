@@ -18,6 +18,7 @@ PAIRS = (
     ("pageferry-zlib", "qemu-multifd-zlib"),
     ("pageferry-zstd", "qemu-multifd-zstd"),
     ("pageferry-none", "qemu-multifd-none"),
+    ("pageferry-auto", "pageferry-none"),
     ("pageferry-zlib", "codec-zlib"),
     ("pageferry-zstd", "codec-zstd"),
 )

@@ -50,18 +50,6 @@ class Compression(Part):
     compression_rate: float = 0
 
 
-class RoundResult(Part):
-    """One round; `bytes` of guest memory, `wire_bytes` as they travelled."""
-
-    round_no: int = field(name="round")
-    pages: int
-    zero_pages: int
-    bytes: int
-    wire_bytes: int
-    ms: int
-    dirty_pages_rate: int
-
-
 class DowntimeParts(Part):
     """What the downtime went to."""
 
@@ -91,6 +79,22 @@ class Stages(Part):
     receive: Shares | None = None
     decompress: Shares | None = None
     write: Shares | None = None
+
+
+class RoundResult(Part):
+    """One round; `bytes` of guest memory, `wire_bytes` as they travelled; both a second, too."""
+
+    round_no: int = field(name="round")
+    pages: int
+    zero_pages: int
+    bytes: int
+    wire_bytes: int
+    ms: int
+    dirty_pages_rate: int
+    memory_rate: int | None = None
+    wire_rate: int | None = None
+    stages: Stages | None = None
+    bottleneck: str | None = None
 
 
 class Result(Part):

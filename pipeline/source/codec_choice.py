@@ -17,7 +17,7 @@ from protocol.limits import PAGE_BYTES, WINDOW_BYTES
 from workers.messages import Sent
 
 EPOCH_NS = 100_000_000
-LATE_NS = 1_000_000_000
+LATE_NS = 250_000_000
 EPOCH_BYTES = WINDOW_BYTES
 """Of guest memory, a window full: an epoch lasts until so much has arrived, or, where nothing is to
 be proved by that, it is late."""

@@ -229,7 +229,7 @@ class SourceEngine:
     def fence(self) -> None:
         """Wait until all of the round is applied."""
         self.pump.wait(lambda: self.dispatcher.all_applied)
-        self.statistics.end_round()
+        self.statistics.end_round(len(self.recovery.staff.working))
 
     def adjust(self, parameters: Parameters, *, lifted: bool) -> None:
         """Let level, wire limit (but while it is `lifted`) and number of workers take effect."""

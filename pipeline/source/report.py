@@ -14,7 +14,7 @@ from pipeline.result import (
 )
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.downtime import DowntimeClock
-from pipeline.source.statistics import RoundCount, SourceStatistics
+from pipeline.source.statistics import Busy, RoundCount, SourceStatistics
 from pipeline.timeline import Timeline
 from protocol.limits import PAGE_BYTES
 from protocol.status import Status, StatusMachine
@@ -76,7 +76,10 @@ def result_of(
     total_ms = timeline.elapsed_ms()
     setup_ms = timeline.setup_ms()
     completed = status.status is Status.COMPLETED
-    stages = _stages(engine.statistics, config, total_ms - (setup_ms or 0.0))
+    moving_ms = total_ms - (setup_ms or 0.0)
+    rounds, lanes = engine.statistics.rounds, engine.statistics.lanes
+    workers = max((count.workers for count in rounds), default=1)
+    stages = _stages(engine.statistics.busy, moving_ms, workers, lanes)
     return Result(
         status=status.status,
         total_time=round(total_ms),
@@ -91,7 +94,7 @@ def result_of(
         guest_alive=coordinator.custody.alive,
         tracker=engine.tracking.name,
         tracker_reason=engine.tracking.reason,
-        rounds=[_round(count) for count in engine.statistics.rounds],
+        rounds=[_round(count, lanes) for count in rounds],
         downtime_parts=_parts(coordinator.clock),
         stages=stages,
         bottleneck=_bottleneck(stages),
@@ -133,15 +136,22 @@ def _compression(statistics: SourceStatistics, config: Config) -> Compression | 
     )
 
 
-def _round(count: RoundCount) -> RoundResult:
+def _round(count: RoundCount, lanes: int) -> RoundResult:
+    """One that was not ended has no shares and no rates."""
+    ms = max(0.0, (count.ended_ns - count.began_ns) / 1e6)
+    stages = _stages(count.busy, ms, count.workers, lanes) if ms else None
     return RoundResult(
         round_no=count.round_no,
         pages=count.pages,
         zero_pages=count.zero_pages,
         bytes=count.pages * PAGE_BYTES,
         wire_bytes=count.wire_bytes,
-        ms=max(0, round((count.ended_ns - count.began_ns) / 1e6)),
+        ms=round(ms),
         dirty_pages_rate=round(count.dirty_pages_rate),
+        memory_rate=round(count.pages * PAGE_BYTES / ms * 1e3) if ms else None,
+        wire_rate=round(count.wire_bytes / ms * 1e3) if ms else None,
+        stages=stages,
+        bottleneck=_bottleneck(stages) if stages else None,
     )
 
 
@@ -149,18 +159,22 @@ def _parts(clock: DowntimeClock) -> DowntimeParts:
     return DowntimeParts(**{name.replace("-", "_"): round(ms) for name, ms in clock.parts.items()})
 
 
-def _stages(statistics: SourceStatistics, config: Config, moving_ms: float) -> Stages:
-    """Shares of the time since setup; a stage of several workers has that much more of it."""
-    senders_ns = moving_ms * 1e6 * config.parameters.compress_threads
-    compress = (statistics.hash_ns + statistics.compress_ns) / senders_ns
-    send = statistics.send_ns / senders_ns
+def _stages(busy: Busy, ms: float, workers: int, lanes: int) -> Stages:
+    """Shares of so many ms; a stage of several workers has that much more of them. What a
+    compress worker waits for the wire, it is blocked."""
+    compress, send = (ns / (ms * 1e6 * workers) for ns in (busy.compress, busy.send))
     return Stages(
-        scan=Shares(busy=statistics.scan_ns / senders_ns),
+        scan=Shares(busy=busy.scan / (ms * 1e6 * workers)),
         compress=Shares(busy=compress, blocked=send, starved=max(0.0, 1 - compress - send)),
         send=Shares(busy=send),
-        decompress=Shares(busy=statistics.decompress_ns / (moving_ms * 1e6 * statistics.lanes)),
-        write=Shares(busy=statistics.write_ns / (moving_ms * 1e6)),
+        decompress=_fed(busy.decompress / (ms * 1e6 * lanes)),
+        write=_fed(busy.write / (ms * 1e6)),
     )
+
+
+def _fed(busy: float) -> Shares:
+    """Of a stage that waits for nothing but its input."""
+    return Shares(busy=busy, starved=max(0.0, 1 - busy), blocked=0.0)
 
 
 def _bottleneck(stages: Stages) -> str | None:

@@ -1,7 +1,8 @@
 """What the source counts while a migration runs, and the figures made of it."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import sub
 from time import monotonic_ns
 
 from protocol.control import Applied
@@ -13,14 +14,33 @@ PACE_JOBS = 16
 """The scan jobs that tell how fast hashing is: the newest, since the cores get busy and idle."""
 
 
+@dataclass(frozen=True)
+class Busy:
+    """Processor time of the stages so far, and how long workers waited for the wire, in ns."""
+
+    scan: int = 0
+    compress: int = 0
+    send: int = 0
+    decompress: int = 0
+    write: int = 0
+
+    def since(self, before: "Busy") -> "Busy":
+        """What has come on top."""
+        return Busy(*map(sub, astuple(self), astuple(before)))
+
+
 @dataclass
 class RoundCount:
-    """One round; pages and bytes of guest memory, bytes on the wire."""
+    """One round; pages and bytes of guest memory, bytes on the wire; `busy` of `workers`, from what
+    it was `before` on."""
 
     round_no: int
     pages: int
     began_ns: int
     dirty_pages_rate: float
+    before: Busy = Busy()
+    busy: Busy = Busy()
+    workers: int = 1
     zero_pages: int = 0
     data_pages: int = 0
     wire_bytes: int = 0
@@ -56,9 +76,8 @@ class SourceStatistics:
 
     def start_round(self, pages: int) -> None:
         """A round of `pages` pages begins."""
-        self.rounds.append(
-            RoundCount(len(self.rounds) + 1, pages, monotonic_ns(), self.dirty_pages_rate)
-        )
+        number, now_ns = len(self.rounds) + 1, monotonic_ns()
+        self.rounds.append(RoundCount(number, pages, now_ns, self.dirty_pages_rate, self.busy))
 
     def enlarge_round(self, pages: int) -> None:
         """`pages` more were found while the round was on its way."""
@@ -73,9 +92,22 @@ class SourceStatistics:
             self.dirty_pages_rate = self._dirtied_pages / (elapsed_ns / 1e9)
             self._scanned_ns, self._dirtied_pages = now_ns, 0
 
-    def end_round(self) -> None:
-        """All of the round is applied."""
-        self.rounds[-1].ended_ns = monotonic_ns()
+    def end_round(self, workers: int = 1) -> None:
+        """All of the round is applied; so many compress workers were at it."""
+        current = self.rounds[-1]
+        current.ended_ns, current.workers = monotonic_ns(), workers
+        current.busy = self.busy.since(current.before)
+
+    @property
+    def busy(self) -> Busy:
+        """What each stage has worked."""
+        return Busy(
+            scan=self.scan_ns,
+            compress=self.hash_ns + self.compress_ns,
+            send=self.send_ns,
+            decompress=self.decompress_ns,
+            write=self.write_ns,
+        )
 
     def add_sent(self, sent: Sent, pages: int) -> None:
         """A frame of a batch of `pages` pages left its worker."""

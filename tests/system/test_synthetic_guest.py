@@ -148,6 +148,12 @@ def test_a_slow_link_takes_more_than_one_round(folder: Path) -> None:
     assert len(here.rounds) >= 3
     assert sum(one.wire_bytes for one in here.rounds) == here.ram.transferred  # type: ignore[union-attr]
     assert all(one.pages <= 1.1 * WORKING_PAGES for one in here.rounds[1:])
+    first = here.rounds[0]
+    assert first.stages is not None
+    assert first.stages.compress is not None
+    assert (first.stages.compress.blocked or 0) > 0.5
+    assert first.bottleneck == "send"
+    assert (first.wire_rate or 0) == pytest.approx(8 * MIB, rel=0.3)
 
 
 def test_guests_that_live_on_tell_of_their_migration(folder: Path) -> None:

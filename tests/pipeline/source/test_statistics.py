@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.source.statistics import PACE_JOBS, SourceStatistics
+from pipeline.source.statistics import PACE_JOBS, Busy, SourceStatistics
 from protocol.control import Applied
 from tests.pipeline.clocks import MS, Clock
 from workers.messages import Scanned, Sent
@@ -45,6 +45,9 @@ def test_frames_are_counted_in_all_and_in_their_round(clock: Clock) -> None:
     assert (first.wire_bytes, first.ended_ns - first.began_ns) == (5100, 30 * MS)
     assert (second.pages, second.data_pages, second.wire_bytes) == (7, 2, 8292)
     assert second.ended_ns == 0
+    figures.end_round(workers=3)
+    assert first.busy == Busy(compress=7, send=5)
+    assert (second.busy, second.workers) == (Busy(compress=7, send=5), 3)
 
 
 def test_the_ratio_is_guest_bytes_to_wire_bytes() -> None:
