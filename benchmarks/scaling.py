@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--most 4GiB] [--codec zstd] [--repeat 3] [--json PATH]
 
 A quiet file guest of this machine's files, both ends on the same cores, `verify: frames`; medians
-of the repetitions. Seconds are total time less setup time. Where a share of a guest exists, the rest
-are holes. Guest and copy lie on /dev/shm.
+of the repetitions. Seconds are total time less setup time. Where a share of a guest exists, the
+rest are holes. Guest and copy lie on /dev/shm.
 """
 
 import argparse
