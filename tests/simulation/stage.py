@@ -26,6 +26,7 @@ from pipeline.guests.conversation import close_all
 from pipeline.guests.process import GuestProcess
 from pipeline.logs import log_if_unexpected
 from pipeline.records import processes, store
+from pipeline.source.pump import SourcePump
 from pipeline.source.statistics import SourceStatistics
 from protocol import frames
 from tests.simulation.clock import MS, SECOND, US
@@ -100,25 +101,48 @@ class Stage:
         self.world.clock.sleep(int(self.world.dice.random() * HASH_NS))
 
     def aside(self, pump: IncomingPump, work: Callable[[], None]) -> None:
-        """As IncomingPump.aside: a thread has the fate of its process."""
-        process, failures = self.world.clock.current, []
-        assert process is not None
+        """As IncomingPump.aside."""
+        thread = Thread(self.world, work)
+        pump._poller.register(thread.end, IN)
+        pump.wait(lambda: thread.process.ended)
+        pump._poller.unregister(thread.end)
+        thread.result()
 
-        def body() -> None:
-            try:
-                work()
-            except Exception as error:
-                failures.append(error)
+    def aside_here(self, pump: SourcePump, work: Callable[[], object]) -> object:
+        """As SourcePump.aside."""
+        thread, poller = Thread(self.world, work), Poller(self.world.clock)
+        poller.register(thread.end, IN)
+        while not thread.process.ended:
+            poller.poll(50)
+            pump._beat()
+        return thread.result()
 
-        thread = self.world.processes.start(f"thread of {process.name}", body)
-        process.at_end.append(thread.kill)
-        end = Epoll(process)
-        end.register(thread, select.EPOLLIN)
-        pump._poller.register(end, IN)
-        pump.wait(lambda: thread.ended)
-        pump._poller.unregister(end)
-        for failure in failures:
+
+class Thread:
+    """One more thread of the process at work, whose fate it has; `end` is ready when it is over."""
+
+    def __init__(self, world: World, work: Callable[[], object]) -> None:
+        owner = world.clock.current
+        assert owner is not None
+        self._work = work
+        self._made: list[object] = []
+        self._failures: list[Exception] = []
+        self.process = world.processes.start(f"thread of {owner.name}", self._body)
+        owner.at_end.append(self.process.kill)
+        self.end = Epoll(owner)
+        self.end.register(self.process, select.EPOLLIN)
+
+    def _body(self) -> None:
+        try:
+            self._made.append(self._work())
+        except Exception as error:
+            self._failures.append(error)
+
+    def result(self) -> object:
+        """What the work returned, or raised."""
+        for failure in self._failures:
             raise failure
+        return self._made[0]
 
 
 class Context:
@@ -209,6 +233,9 @@ def staged() -> Iterator[Stage]:
         stack.enter_context(mock.patch.object(PageBuffer, "read", lambda *rest: stage.read(*rest)))
         stack.enter_context(
             mock.patch.object(IncomingPump, "aside", lambda pump, work: stage.aside(pump, work))
+        )
+        stack.enter_context(
+            mock.patch.object(SourcePump, "aside", lambda pump, work: stage.aside_here(pump, work))
         )
         stack.enter_context(mock.patch.object(GuestProcess, "attach", stage.attach))
         stack.enter_context(mock.patch.object(frames, "WINDOW_BYTES", 4 * 2 * 4096))
