@@ -88,8 +88,7 @@ class QemuMonitor:
             raise GuestError(f"QEMU has not answered {command} within {ANSWER_S:g} s") from None
 
     def events(self) -> set[str]:
-        """The names of what it has told of since this was asked last; GuestError as `ask`."""
-        self.ask("query-status")  # what it has told before the answer is here then
+        """The names of what it has told of since this was asked last, up to its last answer."""
         return {str(event["event"]) for event in self._client.events.clear()}
 
     def give(self, name: str, fd: int) -> None:
