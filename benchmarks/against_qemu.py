@@ -9,7 +9,6 @@ that is slower for a while slows both.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import codec_alone, pageferry_peer, qemu_peer
 from benchmarks.image import build_image
-from benchmarks.report import Results, as_json, machine, print_report
+from benchmarks.report import Results, as_json, machine, print_report, write_figures
 from benchmarks.running import Measured, RunError, Settings, Unavailable
 from pipeline.config.units import parse_bytes
 
@@ -140,8 +139,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> int:
     warm_up(settings)
     results = measure(options.only, settings, qemu, options.repeat)
     print_report(results, about)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(results, about), indent=2) + "\n")
+    write_figures(options.json, as_json(results, about))
     return int(results.wrong)
 
 

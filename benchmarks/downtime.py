@@ -10,7 +10,6 @@ machines under TCG that boot the tests' own sector, and the gap in what they say
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.against_qemu import count, memory_bytes
 from benchmarks.pageferry_peer import run
 from benchmarks.qemu_peer import version
-from benchmarks.report import machine, spread_table
+from benchmarks.report import machine, spread_table, write_figures
 from protocol.limits import PAGE_BYTES
 from tests.qemu.machine import two_machines
 from tests.qemu.pairs import config_of
@@ -108,8 +107,7 @@ def main() -> int:
     move = {"synthetic": move_synthetic, "qemu": move_qemu}[options.guest]
     results = measure(partial(move, options), options.runs)
     Console(highlight=False).print(spread_table([figures(result) for result in results]))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "runs": results}, indent=2) + "\n")
+    write_figures(options.json, {"machine": about, "runs": results})
     return 0
 
 

@@ -1,5 +1,6 @@
 """What was measured, held against each other: medians and ratios, as a table and as JSON."""
 
+import json
 import os
 import platform
 from collections import defaultdict
@@ -103,6 +104,12 @@ def spread_table(runs: list[dict[str, float | None]]) -> Table:
             nearly = values[-(-95 * len(values) // 100) - 1]
             table.add_row(name, *(f"{ms:.1f}" for ms in (median(values), nearly, values[-1])))
     return table
+
+
+def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
+    """As JSON, where that was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def as_json(results: Results, about: dict[str, str]) -> dict[str, Any]:

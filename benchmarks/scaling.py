@@ -8,14 +8,12 @@ rest are holes. Guest and copy lie on /dev/shm.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.against_qemu import SEED, count, memory_bytes
 from benchmarks.image import build_image
-from benchmarks.pageferry_peer import configuration, run
-from benchmarks.report import machine
+from benchmarks.pageferry_peer import migrate
+from benchmarks.report import machine, write_figures
 from benchmarks.running import Settings
 
 GIB = 1 << 30
@@ -57,12 +55,8 @@ def guest(folder: Path, exists: int, memory: int) -> Iterator[Path]:
 
 def seconds(image: Path, codec: str, workers: int) -> float:
     """One migration."""
-    folder = image.parent
-    settings = Settings(image, folder, 1, workers, workers, compare=False)
-    arrived = folder / "arrived"
-    answer: dict[str, Any] = run(configuration(codec, settings, arrived), folder)
-    arrived.unlink()
-    return float(answer["total-time"] - answer["setup-time"]) / 1e3
+    settings = Settings(image, image.parent, 1, workers, workers, compare=False)
+    return migrate(codec, settings).seconds
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -98,9 +92,8 @@ def main() -> int:
         for row, times in rows.items():
             table.add_row(row, f"{median(times):.2f}", " ".join(f"{one:.2f}" for one in times))
         Console(highlight=False).print(table)
-    if options.json:
-        figures = {"machine": about, "codec": options.codec, "seconds": found}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {"machine": about, "codec": options.codec, "seconds": found}
+    write_figures(options.json, figures)
     return 0
 
 

@@ -11,7 +11,6 @@ scan` after a tenth of the pages was written.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -31,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.against_qemu import SEED, count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.null_worker import NullSettings, null_worker
-from benchmarks.report import machine
+from benchmarks.report import machine, write_figures
 from pipeline import uffd
 from pipeline.destination.landing import Landing
 from pipeline.destination.reassembly import Reassembly
@@ -225,9 +224,8 @@ def main() -> int:
         with Path(folder, "image").open("rb") as image:
             found = measure(options, image.fileno())
     Console(highlight=False).print(table(found, options.memory))
-    if options.json:
-        figures = {"machine": about, "memory": options.memory, "seconds": found}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {"machine": about, "memory": options.memory, "seconds": found}
+    write_figures(options.json, figures)
     return 0
 
 

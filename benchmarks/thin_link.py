@@ -8,7 +8,6 @@ the pages that were sent with their content by what went over the wire.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.against_qemu import SEED, count, memory_bytes
 from benchmarks.image import build_image
-from benchmarks.report import machine
+from benchmarks.report import machine, write_figures
 from pipeline.result import Result, ratio
 from tests.leaks import nothing_left
 from tests.system.migrations import Command, settings
@@ -113,10 +112,8 @@ def main() -> int:
         build_image(image, options.memory, SEED)
         found = measure(options, image)
     Console(highlight=False).print(table(found))
-    if options.json:
-        rounds = {codec: list(map(seconds, results)) for codec, results in found.items()}
-        figures = {"machine": about, "mbit": options.mbit, "seconds": rounds}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    rounds = {codec: list(map(seconds, results)) for codec, results in found.items()}
+    write_figures(options.json, {"machine": about, "mbit": options.mbit, "seconds": rounds})
     return 0
 
 

@@ -62,3 +62,16 @@ def every_so_often(tell: Callable[[], None]) -> Callable[[int], None]:
             tell()
 
     return tick
+
+
+def and_every_so_often(
+    tick: Callable[[int], None], look: Callable[[], None]
+) -> Callable[[int], None]:
+    """`tick`, and behind it `look`, as `every_so_often`."""
+    look_now_and_then = every_so_often(look)
+
+    def both(now_ns: int) -> None:
+        tick(now_ns)
+        look_now_and_then(now_ns)
+
+    return both

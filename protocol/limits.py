@@ -9,7 +9,7 @@ MAX_BLOCK_PAGES = 2**32 - 1
 """A page index travels as a uint32: a block has 16 TiB at most."""
 
 MAX_BATCH_PAGES = 1024
-"""4 MiB of raw bytes in a frame; the default of 64 pages makes 256 KiB."""
+"""4 MiB of raw bytes in a frame; the default of 256 pages makes 1 MiB."""
 
 WINDOW_BYTES = 16 << 20
 """Raw bytes that may be out; 16 frames of 1 MiB. What is out when the guest stops is downtime, what

@@ -150,11 +150,6 @@ class Pool:
         for worker in self._processes:
             self.send(worker, message)
 
-    @property
-    def has_heard(self) -> bool:
-        """Whether something was taken off the socket that nobody has received."""
-        return bool(self._heard)
-
     def receive(self) -> Iterator[Heard]:
         """What the workers have said by now; a worker's failure is raised as its error.
 

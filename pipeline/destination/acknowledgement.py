@@ -1,8 +1,8 @@
 """When to tell the source how far memory is. Pure: time is an argument."""
 
 EVERY_FRAMES = 8
-"""A quarter of the window: the source never waits for room, and hears an eighth of what it
-would if each frame were acknowledged (a control message costs both ends some 40 us)."""
+"""Half of the window of large frames: the source never waits for room, and hears an eighth of what
+it would if each frame were acknowledged (a control message costs both ends some 40 us)."""
 
 IDLE_MS = 1
 """How long an idle receiver waits for more frames; what that adds to a fence."""

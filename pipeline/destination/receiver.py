@@ -13,7 +13,7 @@ from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
 from pipeline.logs import log_if_unexpected
-from pipeline.progress import every_so_often
+from pipeline.progress import and_every_so_often
 from pipeline.records.store import SessionRecord
 from pipeline.signals import Flag
 from protocol import control as c
@@ -52,12 +52,7 @@ class Receiver:
         self._on_guest = on_guest
         self.cancel = cancel or Flag()
         self.custody = Custody(make_guest)
-        look = every_so_often(self.custody.check)
-
-        def tick(now_ns: int) -> None:
-            on_tick(now_ns)
-            look(now_ns)
-
+        tick = and_every_so_often(on_tick, self.custody.check)
         self.engine = IncomingEngine(uri, self.cancel, tick, keys)
         self.error: str | None = None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import inf, isinf
 from typing import NamedTuple, Protocol
 
+from pipeline.source.statistics import Busy
 from protocol.control import CodecName
 from protocol.limits import PAGE_BYTES, WINDOW_BYTES
 from workers.messages import Sent
@@ -33,7 +34,7 @@ GROWTH = 1.25
 """Of the link in an epoch in which it did not limit: it may have become faster."""
 MOST_EPOCHS = 64
 SAMPLE_EVERY = 32
-"""Batches of a block, of which one tries the next candidate: 2 % of them."""
+"""Batches of a block, of which one tries the next candidate: 3 % of them."""
 NEWEST = 0.3
 
 
@@ -59,14 +60,12 @@ CANDIDATES = (
 
 @dataclass(frozen=True)
 class Totals:
-    """Of one migration so far: bytes that are applied, of the guest and on the wire; busy times in
-    ns, of all compress `workers` and all decompress workers (`lanes`), and of writing pages."""
+    """Of one migration so far: bytes that are applied, of the guest and on the wire; what each
+    stage has worked, by so many compress `workers` and decompress workers (`lanes`)."""
 
     applied_bytes: int = 0
     wire_bytes: int = 0
-    compress_ns: int = 0
-    decompress_ns: int = 0
-    write_ns: int = 0
+    busy: Busy = field(default_factory=Busy)
     workers: int = 1
     lanes: int = 1
 
@@ -131,7 +130,8 @@ class Block:
 
 
 class AutoCodec:
-    """`candidates` are those that both ends have, RAW among them; `cores` what workers run on."""
+    """`available` are the codecs that both ends have, none among them; `cores` what workers run
+    on."""
 
     def __init__(self, available: Collection[str], cores: int) -> None:
         self._candidates = [one for one in CANDIDATES if one.codec in available]
@@ -191,13 +191,12 @@ class AutoCodec:
 
     def _link_limits(self, totals: Totals, elapsed_ns: int) -> bool:
         """Whether what is between the ends is what all wait for, since the ends do."""
-        before = self._before
-        compress = (totals.compress_ns - before.compress_ns) / elapsed_ns / totals.workers
+        busy = totals.busy.since(self._before.busy)
+        compress = busy.compress / elapsed_ns / totals.workers
         if not isinf(self._link):
             return compress < SATURATED
-        decompress = (totals.decompress_ns - before.decompress_ns) / elapsed_ns / totals.lanes
-        write = (totals.write_ns - before.write_ns) / elapsed_ns
-        return compress < WORKING and max(decompress, write) < LANDING
+        landing = max(busy.decompress / totals.lanes, busy.write) / elapsed_ns
+        return compress < WORKING and landing < LANDING
 
     def _end_epoch(self, rate: float, wire_rate: float, *, limits: bool) -> None:
         if isinf(self._link):

@@ -16,7 +16,7 @@ from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
 from pipeline.liveness import SILENCE_SECONDS
 from pipeline.logs import log_if_unexpected
-from pipeline.progress import every_so_often
+from pipeline.progress import and_every_so_often
 from pipeline.signals import Flag
 from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
@@ -66,12 +66,7 @@ class Coordinator:
         """Leave pre-switchover."""
         self.has_stopped = False
         """Whether the guest was stopped for the switch-over, and not let go on since."""
-        look = every_so_often(lambda: self.custody.check())
-
-        def tick(now_ns: int) -> None:
-            on_tick(now_ns)
-            look(now_ns)
-
+        tick = and_every_so_often(on_tick, lambda: self.custody.check())
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()

@@ -73,8 +73,9 @@ class Custody:
 
     def check(self) -> None:
         """GuestError where the guest has ended, before it was given away."""
-        if self.alive == "source" and self._guest.is_dead():
-            raise GuestError(f"{self._guest.name} has ended")
+        process = self._guest.process
+        if process is not None and self.alive == "source" and self._guest.is_dead():
+            raise GuestError(f"{self._guest.name} is gone: process {process.pid} ended")
 
     def intend(self) -> None:
         """Keep that the guest is about to be given away."""

@@ -119,7 +119,7 @@ class SourceEngine:
         self.pump.watch_workers()
         welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
         if self.config.effective_codec == "auto":
-            common = {"none", *available()}.intersection({"none", *welcome.codecs})
+            common = {"none", *welcome.codecs}.intersection(available())
             self.dispatcher.codecs = AutoCodec(common, len(os.sched_getaffinity(0)))
         self.recovery.connect(welcome.endpoints)
         self.statistics.lanes = len(welcome.endpoints)

@@ -210,20 +210,19 @@ class SourcePump:
         """How far all is, to what chooses codecs and the number of workers."""
         staffing = self._recovery.staff.staffing
         told: list[Codecs | Staffing] = [self._dispatcher.codecs, *([staffing] if staffing else [])]
+        rests, totals = self._dispatcher.all_given, self._totals()
         for one in told:
-            if self._dispatcher.all_given:
+            if rests:
                 one.rest()
             else:
-                one.tick(now_ns, self._totals())
+                one.tick(now_ns, totals)
 
     def _totals(self) -> Totals:
         statistics = self._statistics
         return Totals(
             applied_bytes=statistics.applied_pages * PAGE_BYTES,
             wire_bytes=self._dispatcher.applied_wire_bytes,
-            compress_ns=statistics.hash_ns + statistics.compress_ns,
-            decompress_ns=statistics.decompress_ns,
-            write_ns=statistics.write_ns,
+            busy=statistics.busy,
             workers=len(self._recovery.staff.working),
             lanes=statistics.lanes,
         )

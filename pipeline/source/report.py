@@ -1,5 +1,7 @@
 """Makes progress reports and the result of what the source has counted."""
 
+from dataclasses import asdict
+
 from pipeline.config.model import Config
 from pipeline.progress import Counts, Progress
 from pipeline.result import (
@@ -57,13 +59,7 @@ def _counts(coordinator: Coordinator) -> Counts:
         },
         redone=engine.dispatcher.redone,
         workers={"compress": len(engine.recovery.staff.working)},
-        busy_s={
-            "scan": statistics.scan_ns / 1e9,
-            "compress": (statistics.hash_ns + statistics.compress_ns) / 1e9,
-            "send": statistics.send_ns / 1e9,
-            "decompress": statistics.decompress_ns / 1e9,
-            "write": statistics.write_ns / 1e9,
-        },
+        busy_s={name: ns / 1e9 for name, ns in asdict(statistics.busy).items()},
         downtime_ms=coordinator.clock.total_ms,
     )
 

@@ -33,8 +33,8 @@ class Staffing:
         if self._began_ns and elapsed_ns < LOOK_NS:
             return
         if self._began_ns:
-            self._decide((totals.compress_ns - self._before_ns) / elapsed_ns, totals.workers)
-        self._began_ns, self._before_ns = now_ns, totals.compress_ns
+            self._decide((totals.busy.compress - self._before_ns) / elapsed_ns, totals.workers)
+        self._began_ns, self._before_ns = now_ns, totals.busy.compress
 
     def _decide(self, busy: float, workers: int) -> None:
         """`busy`: how many of the `workers` were, on average."""

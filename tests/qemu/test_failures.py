@@ -49,7 +49,8 @@ def test_the_source_is_killed_during_rounds(folder: Path) -> None:
             run.wait_for("round 1")
             machines.here.process.kill()
             assert run.code(within_s=5) == 1, run.words
-            assert "has ended" in run.words.splitlines()[-1]
+            pid = machines.here.process.pid
+            assert f"is gone: process {pid} ended" in run.words.splitlines()[-1]
             assert run.result().guest_alive == "none"
         assert machines.there.status() == "inmigrate"
 

@@ -31,6 +31,11 @@ sys.stdin.read()
 WRITES = READS.replace("O_RDONLY", "O_RDWR").replace(", mmap.PROT_READ", "")
 
 
+def arrival(qmp: Path) -> QemuArrival:
+    """The machine that waits there, with nothing on record."""
+    return QemuArrival(qmp, lambda _: None)
+
+
 def reset(machine: Qemu) -> None:
     """Start it anew, stopped as it is."""
     machine.monitor.ask("system_reset")
@@ -76,7 +81,7 @@ def test_a_machine_that_somebody_touches_is_not_moved(
 def test_one_that_is_stopped_as_soon_as_it_runs_has_arrived(folder: Path) -> None:
     """A guest that ran there, and of which an old copy goes on here."""
     with pair(folder) as machines, closing(QemuGuest(machines.here.qmp)) as leaving:
-        arriving = QemuArrival(machines.there.qmp, lambda _: None)
+        arriving = arrival(machines.there.qmp)
         leaving.effects("running")
         leaving.stop()
         sections = leaving.save_devices()
@@ -103,8 +108,8 @@ def test_memory_that_somebody_else_has_is_not_written(folder: Path) -> None:
             python(WRITES, str(machine.ram)),
             pytest.raises(NoSuchGuest, match="'s, too: each machine needs a file of its own"),
         ):
-            QemuArrival(machine.qmp, lambda _: None)
-        QemuArrival(machine.qmp, lambda _: None).close()
+            arrival(machine.qmp)
+        arrival(machine.qmp).close()
 
 
 def test_what_a_process_may_not_write_is_not_written_for_it(folder: Path) -> None:
@@ -130,12 +135,8 @@ def test_a_fifo_in_the_place_of_its_memory(folder: Path) -> None:
 def test_its_own_migrations_are_encrypted(folder: Path) -> None:
     """A guest that stands still for half a minute, and fails for a reason that nobody tells."""
     with pair(folder) as machines:
-        for end, opens in ((machines.here, QemuGuest), (machines.there, _arrival)):
+        for end, opens in ((machines.here, QemuGuest), (machines.there, arrival)):
             end.monitor.ask("object-add", qom_type="tls-creds-anon", id="t0", endpoint="server")
             end.monitor.ask("migrate-set-parameters", tls_creds="t0")
             with pytest.raises(NoSuchGuest, match="its own migrations use TLS"):
                 opens(end.qmp)
-
-
-def _arrival(qmp: Path) -> QemuArrival:
-    return QemuArrival(qmp, lambda _: None)

@@ -51,7 +51,7 @@ def hear(pool: Pool, kind: type[Message]) -> Message:
 def hear_from(pool: Pool, kind: type[Message]) -> tuple[int, Message]:
     """The next message that is not dropped, and the worker that said it."""
     deadline = monotonic() + PATIENCE_S
-    while monotonic() < deadline and (pool.has_heard or pool.socket.poll(PATIENCE_MS)):
+    while monotonic() < deadline and (pool._heard or pool.socket.poll(PATIENCE_MS)):
         for worker, message in pool.receive():
             assert isinstance(message, kind), message
             return worker, message
@@ -60,7 +60,7 @@ def hear_from(pool: Pool, kind: type[Message]) -> tuple[int, Message]:
 
 def is_silent(pool: Pool, for_ms: int = 100) -> bool:
     """Whether nothing comes for a while: enough for a worker that would answer at once."""
-    return not pool.has_heard and not pool.socket.poll(for_ms)
+    return not pool._heard and not pool.socket.poll(for_ms)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections import Counter, deque
 import pytest
 
 from pipeline.source.codec_choice import CANDIDATES, RAW, AutoCodec, Choice, Totals
+from pipeline.source.statistics import Busy
 from protocol.limits import PAGE_BYTES
 from workers.messages import Sent
 
@@ -62,9 +63,10 @@ class Machine:
         self.totals = Totals(
             self.totals.applied_bytes + BATCH_BYTES,
             self.totals.wire_bytes + wire,
-            self.totals.compress_ns + packing,
-            self.totals.decompress_ns,
-            self.totals.write_ns + int(writing),
+            Busy(
+                compress=self.totals.busy.compress + packing,
+                write=self.totals.busy.write + int(writing),
+            ),
             workers=2,
         )
         self.auto.tick(int(self.now_ns), self.totals)
@@ -110,9 +112,10 @@ def test_a_destination_that_is_slow_is_not_taken_for_a_link() -> None:
         hidden.now_ns += 5e6
         before = hidden.totals
         hidden.totals = Totals(
-            before.applied_bytes + BATCH_BYTES, before.wire_bytes + BATCH_BYTES,
-            before.compress_ns + 1, before.decompress_ns, before.write_ns + 1,
-        )  # fmt: skip
+            before.applied_bytes + BATCH_BYTES,
+            before.wire_bytes + BATCH_BYTES,
+            Busy(compress=before.busy.compress + 1, write=before.busy.write + 1),
+        )
         hidden.auto.tick(int(hidden.now_ns), hidden.totals)
 
     hidden._arrive = arrive  # type: ignore[method-assign]

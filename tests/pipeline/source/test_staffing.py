@@ -2,6 +2,7 @@
 
 from pipeline.source.codec_choice import Totals
 from pipeline.source.staffing import FIRST, LOOK_NS, Staffing
+from pipeline.source.statistics import Busy
 
 
 def worked(staffing: Staffing, seconds: int, work: float) -> int:
@@ -10,7 +11,7 @@ def worked(staffing: Staffing, seconds: int, work: float) -> int:
     for _ in range(seconds * 1_000_000_000 // LOOK_NS):
         busy_ns += int(min(work, staffing.wanted) * 0.95 * LOOK_NS)
         now_ns += LOOK_NS
-        staffing.tick(now_ns, Totals(compress_ns=busy_ns, workers=staffing.wanted))
+        staffing.tick(now_ns, Totals(busy=Busy(compress=busy_ns), workers=staffing.wanted))
     return staffing.wanted
 
 
