@@ -66,7 +66,7 @@ class Coordinator:
         """Leave pre-switchover."""
         self.has_stopped = False
         """Whether the guest was stopped for the switch-over, and not let go on since."""
-        tick = and_every_so_often(on_tick, lambda: self.custody.check())
+        tick = and_every_so_often(on_tick, self._look)
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
         self.clock = DowntimeClock()
@@ -74,6 +74,12 @@ class Coordinator:
         self.custody = Custody(guest, config.name, self.engine.session_id, stays=stays)
         self.guest_dirty_rate: float | None = None
         self.error: str | None = None
+
+    def _look(self) -> None:
+        """Whether the guest lives: once it is stopped all of it can be had, whatever becomes of its
+        process."""
+        if not self.has_stopped:
+            self.custody.check()
 
     def migrate(self) -> None:
         """Move the guest. How it ended is in the status; errors are in `error`."""

@@ -5,13 +5,16 @@ import os
 import re
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP
+from time import sleep
 
 import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from pipeline.progress import PROGRESS_NS
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.dispatcher import CREDIT, Dispatcher
+from pipeline.source.switch_over import SwitchOver
 from tests.faults.leaving import leave, synthetic_guest
 from tests.system.migrations import Destination, settings
 
@@ -107,3 +110,20 @@ def test_the_guest_dies_in_the_switch_over(folder: Path) -> None:
         assert (here.status, here.guest_alive) == ("failed", "none")
         assert here.error_desc == f"the guest process {guest.pid} died"
         assert "the source failed: the guest process" in str(there.result().error_desc)
+
+
+def test_a_guest_that_is_sent_may_die(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is there, and thrown away because the process that held it has ended."""
+    there = Destination(settings(), folder)
+    with synthetic_guest(settings()) as guest:
+        verify = SwitchOver.verify
+
+        def die_and_verify(steps: SwitchOver) -> None:
+            psutil.Process(guest.pid).kill()
+            sleep(2 * PROGRESS_NS / 1e9)
+            verify(steps)
+
+        monkeypatch.setattr(SwitchOver, "verify", die_and_verify)
+        here = leave(settings(), there.uri, guest)
+    assert (here.status, here.guest_alive) == ("completed", "destination"), here.error_desc
+    assert there.result().self_check == "clean"
