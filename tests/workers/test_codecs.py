@@ -13,6 +13,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import CodecId
 from protocol.limits import PAGE_BYTES
 from tests.workers.measuring import allocates_at_most
+from workers import codecs
 from workers.codecs import CODECS, compress, decompress
 
 NAMES = sorted(CODECS)
@@ -73,6 +74,17 @@ def test_levels_reach_the_codec() -> None:
     for name in ("zlib", "zstd"):
         fast, small = (len(compress(name, TEXT, level)[1]) for level in (1, 9))
         assert small < fast, name
+
+
+def test_zlib_is_zlib_by_either_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer without ISA-L that cannot read what one with it has packed, or the other way round."""
+    _, by_isal = compress("zlib", TEXT, 1)
+    monkeypatch.setattr(codecs, "isal_zlib", None)
+    _, by_zlib_ng = compress("zlib", TEXT, 1)
+    assert bytes(by_isal) != bytes(by_zlib_ng)
+    assert unpacked(CodecId.ZLIB, bytes(by_isal), len(TEXT)) == TEXT
+    monkeypatch.undo()
+    assert unpacked(CodecId.ZLIB, bytes(by_zlib_ng), len(TEXT)) == TEXT
 
 
 def test_zstd_level_0_is_its_default() -> None:
