@@ -6,15 +6,17 @@ write to a fresh page costs 0.45 s per GiB that way and 1.2 s through a mapping.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise, repeat
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from protocol.digest import Buffer
 from protocol.errors import GuestError
 from protocol.limits import PAGE_BYTES
+from workers.mapped import MappedBlock, maybe_mapped
 
 WORDS_A_PAGE = PAGE_BYTES // 8
 VOID_HASH = 0
@@ -43,6 +45,23 @@ def runs(pages: Pages) -> Iterator[tuple[int, int]]:
     return pairwise((0, *breaks.tolist(), len(pages)))
 
 
+class PageHasher:
+    """Hashes pages with a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._zero = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES), seed)
+
+    def hashes(self, pages: Iterable[Buffer | NDArray[np.uint8]], count: int) -> Hashes:
+        """XXH3-64 of each of `count` pages, uint64 of shape (count,); never VOID_HASH, and
+        ZERO_HASH for a page that is all zeros."""
+        digests = map(xxhash.xxh3_64_intdigest, pages, repeat(self._seed))
+        hashes = np.fromiter(digests, np.uint64, count)
+        hashes[hashes == VOID_HASH] = _INSTEAD_OF_VOID
+        hashes[hashes == self._zero] = ZERO_HASH
+        return hashes
+
+
 class PageBuffer:
     """A reused buffer of `capacity` pages; whoever holds it owns what it contains.
 
@@ -56,8 +75,7 @@ class PageBuffer:
         flat = np.empty(capacity * PAGE_BYTES, np.uint8) if memory is None else memory
         self.bytes = memoryview(flat)
         self.words = flat.view(np.uint64).reshape(capacity, WORDS_A_PAGE)
-        self._seed = seed
-        self._zero = xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES), seed)
+        self._hasher = PageHasher(seed)
         self._views = [
             self.bytes[start : start + PAGE_BYTES] for start in range(0, len(flat), PAGE_BYTES)
         ]
@@ -78,18 +96,16 @@ class PageBuffer:
                 raise OSError(f"wrote {written} of {len(source)} bytes of guest memory")
 
     def nonzero(self, count: int) -> NDArray[np.bool_]:
-        """Which of the first `count` pages have a bit set, bool of shape (count,)."""
-        found: NDArray[np.bool_] = np.any(self.words[:count], axis=1)
+        """Which of the first `count` pages have a bit set, bool of shape (count,).
+
+        By the largest word: 0.037 s a GiB; `any`, which makes truth values first, 0.059.
+        """
+        found: NDArray[np.bool_] = np.maximum.reduce(self.words[:count], axis=1) != 0
         return found
 
     def hashes(self, count: int) -> Hashes:
-        """XXH3-64 of the first `count` pages, uint64 of shape (count,); never VOID_HASH, and
-        ZERO_HASH for a page that is all zeros."""
-        digests = map(xxhash.xxh3_64_intdigest, islice(self._views, count), repeat(self._seed))
-        hashes = np.fromiter(digests, np.uint64, count)
-        hashes[hashes == VOID_HASH] = _INSTEAD_OF_VOID
-        hashes[hashes == self._zero] = ZERO_HASH
-        return hashes
+        """Those of the first `count` pages, as a PageHasher gives them."""
+        return self._hasher.hashes(islice(self._views, count), count)
 
     def gather(self, wanted: NDArray[np.bool_]) -> memoryview:
         """The bytes of the wanted pages among the first len(wanted); no copy where all are."""
@@ -104,10 +120,13 @@ def differing(hashes: Hashes, table: Hashes) -> NDArray[np.bool_]:
 
 
 class TableHasher:
-    """Compares pages of a block with a hash table; owns a buffer of HASH_PIECE_PAGES."""
+    """Compares pages of blocks with hash tables; owns a buffer of HASH_PIECE_PAGES, and maps the
+    memory."""
 
     def __init__(self, seed: int) -> None:
+        self._hasher = PageHasher(seed)
         self._buffer = PageBuffer(HASH_PIECE_PAGES, seed=seed)
+        self._mapped: dict[int, MappedBlock | None] = {}
 
     def differing(self, fd: int, pages: Pages, table: Hashes) -> Pages:
         """Those of rising `pages` whose hash is not the one in the block's `table`."""
@@ -118,10 +137,22 @@ class TableHasher:
         return np.concatenate(found)
 
     def _piece(self, fd: int, pages: Pages, table: Hashes) -> Pages:
-        if _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
+        if (mapped := self._maybe_mapped(fd, pages, len(table))) is not None:
+            hashes = self._hasher.hashes(mapped, len(pages))
+        elif _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
             return pages[entries(table, pages) != ZERO_HASH]
-        self._buffer.read(fd, pages)
-        return pages[differing(self._buffer.hashes(len(pages)), entries(table, pages))]
+        else:
+            self._buffer.read(fd, pages)
+            hashes = self._buffer.hashes(len(pages))
+        return pages[differing(hashes, entries(table, pages))]
+
+    def _maybe_mapped(self, fd: int, pages: Pages, of: int) -> NDArray[np.uint8] | None:
+        if fd not in self._mapped:
+            self._mapped[fd] = maybe_mapped(fd, of, HASH_PIECE_PAGES)
+        block = self._mapped[fd]
+        if block is None or not is_one_run(pages):
+            return None
+        return block.maybe_pages(int(pages[0]), len(pages))
 
 
 def entries(table: Hashes, pages: Pages) -> Hashes:

@@ -149,7 +149,7 @@ class SourceEngine:
         )
 
     def _hash_table(self) -> PassedFd | None:
-        if self.tracking.scans and self.config.verify != "full":
+        if self.tracking.name != "hash" and self.config.verify != "full":
             return None
         fd = shared_memory("sent", 8 * sum(self.block_pages))
         self._opened.callback(os.close, fd)
@@ -222,7 +222,10 @@ class SourceEngine:
         self.pump.wait(lambda: self.dispatcher.scans.all_done)
 
     def sample_hashing(self) -> None:
-        """Find out what a pass over all hashes would take now, from a few ranges."""
+        """Find out what a pass over all hashes would take now, from a few ranges; the first time
+        after a look at all, so that the pass in the downtime finds all of it mapped."""
+        if self.dispatcher.round_no == 1:
+            self.scan_hashes(self.dirty.mark)
         ranges = self.statistics.total_pages // SCAN_PAGES
         self.scan_hashes(self.dirty.mark, every=max(1, ranges // SAMPLE_RANGES))
 

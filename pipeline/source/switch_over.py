@@ -9,6 +9,7 @@ import xxhash
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
+from pipeline.source.tracking import is_quiet
 from protocol import control as c
 from protocol.devices import Section, encode_sections
 from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
@@ -68,7 +69,7 @@ class SwitchOver:
         if self._engine.pump.mismatches:
             count = sum(len(pages) for _, pages in self._engine.pump.mismatches)
             raise IntegrityError(f"{count} pages differ at the destination, sent twice")
-        if self._engine.config.verify == "full" and not self._engine.guest.can_stop:
+        if not self._engine.guest.can_stop:
             self._look_again()
         self._clock.lap("verify")
 
@@ -97,8 +98,10 @@ class SwitchOver:
 
     def _look_again(self) -> None:
         found: list[Pages] = []
-        self._engine.scan_hashes(lambda _, pages: found.append(pages))
-        if any(len(pages) for pages in found):
+        if self._engine.config.verify == "full":
+            self._engine.scan_hashes(lambda _, pages: found.append(pages))
+        quiet = self._engine.tracking.name != "none" or is_quiet(self._engine.guest)
+        if any(len(pages) for pages in found) or not quiet:
             raise GuestError(f"{self._engine.guest.name} is being written")
 
     def load(self, sections: list[Section]) -> None:

@@ -13,7 +13,7 @@ from protocol.errors import ConfigError
 
 @dataclass(frozen=True)
 class Tracking:
-    """The tracker of one migration; `scans` by block number, empty for `hash`."""
+    """The tracker of one migration; `scans` by block number, empty but for `uffd`."""
 
     name: str
     reason: str
@@ -29,9 +29,12 @@ class Tracking:
 
 def choose(wanted: str, guest: SourceGuest, verify: str) -> tuple[str, str]:
     """The tracker that `wanted` (auto, uffd, hash) and `verify` (full, frames, off) lead to, and
-    why, as far as looking tells; hash, where uffd is asked for by name and cannot be had."""
+    why, as far as looking tells; hash, where uffd is asked for by name and cannot be had; none,
+    where nobody is there to write."""
     if wanted == "hash":
         return "hash", "asked for"
+    if wanted == "auto" and verify != "full" and is_quiet(guest):
+        return "none", "a file that nobody else can write to"
     if (reason := guest.why_no_uffd() or _why_distrusted(guest, verify)) is not None:
         return "hash", reason
     return "uffd", "asked for" if wanted == "uffd" else "works here"
@@ -60,7 +63,7 @@ def start_tracking(wanted: str, guest: SourceGuest, verify: str) -> Tracking:
         reason = guest.why_not_armed()
     if wanted == "uffd":
         raise ConfigError(refusal(reason))
-    return Tracking("hash", reason)
+    return Tracking("none" if name == "none" else "hash", reason)
 
 
 def _why_distrusted(guest: SourceGuest, verify: str) -> str | None:
@@ -69,6 +72,11 @@ def _why_distrusted(guest: SourceGuest, verify: str) -> str | None:
         return None
     found = next(chain(guest.untracked_changes(), _other_processes(guest)), None)
     return None if found is None else f"with verify: {verify} it would miss writes: {found}"
+
+
+def is_quiet(guest: SourceGuest) -> bool:
+    """Whether nobody whom we can see may write to its memory, and it is said to have no writer."""
+    return not guest.can_stop and next(_other_processes(guest), None) is None
 
 
 def _other_processes(guest: SourceGuest) -> Iterator[str]:

@@ -5,7 +5,8 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.result import Result, ratio
 from protocol.errors import PeerLost
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
+from tests.pipeline.holding import HOLDS
 from tests.system.migrations import MIB, Destination, both_ends, migrate, settings
 
 CODECS = ("none", "zlib", "zstd", "lz4")
@@ -212,4 +214,21 @@ def test_a_quiet_file_that_is_not_quiet(folder: Path, shm: Path) -> None:
     assert (here.status, there.status) == ("failed", "failed")
     assert here.error_desc == f"{source} is being written"
     assert here.verified is False
+    assert not target.exists()
+
+
+def test_a_quiet_file_that_somebody_opens_to_write(folder: Path, shm: Path) -> None:
+    """The same, where nothing is looked at twice: found by who has it open then."""
+    source, target = image(shm / "source"), shm / "target"
+    with ExitStack() as opened:
+
+        @cache
+        def open_once() -> None:
+            opened.enter_context(python(HOLDS, str(source), "w"))
+
+        config = settings(file_guest(source), to=target, verify="frames")
+        here, there = both_ends(config, folder, watch=open_once)
+    assert (here.status, there.status) == ("failed", "failed")
+    assert here.error_desc == f"{source} is being written"
+    assert here.tracker == "none"
     assert not target.exists()

@@ -26,6 +26,7 @@ class Guest:
     armed: int = 0
     unseen: list[str] = field(default_factory=list)
     lacks: str | None = None
+    can_stop: bool = True
     process = None
 
     def arm(self) -> list[Mapping]:
@@ -134,6 +135,20 @@ def test_uffd_is_not_trusted_where_others_can_write(tmp_path: Path, how: str, ta
         tracking = start_tracking("auto", cast(SourceGuest, shared), "frames")
         assert tracking.name == taken
         assert taken == "uffd" or f"process {process.pid}" in tracking.reason
+
+
+@pytest.mark.parametrize("how", ["r", "w"])
+def test_a_quiet_file_is_looked_at_once(tmp_path: Path, how: str) -> None:
+    """Memory hashed twice for nothing; or trusted though somebody has it open to write."""
+    path = tmp_path / "memory"
+    path.write_bytes(bytes(8 * PAGE_BYTES))
+    with path.open("rb") as file, python(HOLDS, str(path), how):
+        block = GuestBlock("memory", 8, file.fileno())
+        quiet = cast(SourceGuest, Guest([], [block], lacks="it registers nothing", can_stop=False))
+        frames, full = ("none", "hash") if how == "r" else ("hash", "hash")
+        assert start_tracking("auto", quiet, "frames").name == frames
+        assert start_tracking("auto", quiet, "full").name == full
+        assert start_tracking("hash", quiet, "frames").name == "hash"
 
 
 def test_hash_by_name_leaves_the_guest_alone() -> None:
