@@ -5,9 +5,10 @@
 Rates are GiB of guest memory for each second of *processor* time of the thread that does the
 stage, so that what else runs on the machine weighs less: medians of the repetitions. `dispatch` is
 the coordinator with two null workers (`null_worker.py`), where what is sent counts as applied;
-`apply` the receiver with slots that are full already, into memory that is allocated; `hash scan`
-and `compress` what a compress worker does, `decompress` what the other end's does with that; `uffd
-scan` after a tenth of the pages was written.
+`apply` the receiver with slots that are full already, into memory that is allocated; `hash scan`,
+of which the first maps the memory, and `compress` what a compress worker does, `decompress` what
+the other end does with that; `delta` of pages of which 2 % have changed; `uffd scan` after a tenth
+of them was written.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from pipeline.source.codec_choice import RAW, FixedCodec
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.statistics import SourceStatistics
+from protocol import xbzrle
 from protocol.frame_opening import decode_batch
 from protocol.frames import Batch, FrameLimits, PageKind, encode_batch
 from protocol.limits import PAGE_BYTES
@@ -50,7 +52,9 @@ from workers.pages import PageBuffer, TableHasher
 from workers.pool import Pool
 
 GIB = 1 << 30
-BATCH_PAGES = 64
+BATCH_PAGES = 256
+CHANGED = [17, 100, *range(256, 264)]
+"""The words of a page that change: 2 % of them, in three runs."""
 SESSION = bytes(range(16))
 WORKERS = 2
 CODECS = ("none", "lz4", "zstd", "zlib")
@@ -129,9 +133,9 @@ def allocate(fd: int, pages: int) -> None:
         os.pwrite(fd, b"\1" * (BATCH_PAGES * PAGE_BYTES), first * PAGE_BYTES)
 
 
-def hash_scan(fd: int, pages: int) -> float:
+def hash_scan(hasher: TableHasher, fd: int, pages: int) -> float:
     """A worker's search for what has changed, which finds that all of it has."""
-    hasher, table = TableHasher(1), np.zeros(pages, np.uint64)
+    table = np.zeros(pages, np.uint64)
     began = thread_time()
     for first in range(0, pages, 2048):
         hasher.differing(fd, np.arange(first, first + 2048, dtype=np.uint32), table)
@@ -167,6 +171,23 @@ def opened(made: list[tuple[bytes, bytes]], pages: int) -> float:
     return thread_time() - began
 
 
+def deltas(fd: int, pages: int) -> tuple[float, float]:
+    """What it takes to find and encode the changes of pages that are cached, and to apply them."""
+    buffer, took, applied = PageBuffer(BATCH_PAGES), 0.0, 0.0
+    for first in range(0, pages, BATCH_PAGES):
+        buffer.read(fd, np.arange(first, first + BATCH_PAGES, dtype=np.uint32))
+        old, new = buffer.words.copy(), buffer.words
+        new[:, CHANGED] += np.uint64(1)
+        began = thread_time()
+        runs = xbzrle.differences(old, new)
+        section = xbzrle.encode(runs, new, xbzrle.sizes(runs, BATCH_PAGES) > 0)
+        took, began = took + thread_time() - began, thread_time()
+        xbzrle.apply(section, old)
+        applied += thread_time() - began
+        assert np.array_equal(old, new)
+    return took, applied
+
+
 def uffd_scan(pages: int) -> float:
     """One scan of memory of this process, of which a tenth was written."""
     fd = shared_memory("stages", pages * PAGE_BYTES)
@@ -196,7 +217,12 @@ def measure(options: argparse.Namespace, image: int) -> dict[str, list[float]]:
         for _ in range(options.repeat):
             note("dispatch", dispatch(pool, pages))
             note("apply", apply(pages))
-            note("hash scan", hash_scan(image, pages))
+            hasher = TableHasher(1)
+            note("first hash scan", hash_scan(hasher, image, pages))
+            note("hash scan", hash_scan(hasher, image, pages))
+            packed, unpacked = deltas(image, pages)
+            note("delta encode", packed)
+            note("delta decode", unpacked)
             note("uffd scan", uffd_scan(pages))
             for codec in CODECS:
                 took, made = frames(image, pages, codec)

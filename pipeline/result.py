@@ -50,6 +50,19 @@ class Compression(Part):
     compression_rate: float = 0
 
 
+class XbzrleCache(Part):
+    """Pages sent as deltas, and the bytes of these before compression; pages that were not in the
+    cache, deltas that would be no smaller than their page; rates of the last period."""
+
+    cache_size: int
+    bytes: int
+    pages: int
+    cache_miss: int
+    cache_miss_rate: float
+    encoding_rate: float
+    overflow: int
+
+
 class DowntimeParts(Part):
     """What the downtime went to."""
 
@@ -111,6 +124,7 @@ class Result(Part):
     expected_downtime: int | None = None
     ram: Ram | None = None
     compression: Compression | None = None
+    xbzrle_cache: XbzrleCache | None = None
     name: str | None = None
     session: str | None = None
     verified: bool | Literal["frames"] | None = None
@@ -136,12 +150,13 @@ def verified(verify: str) -> bool | Literal["frames"] | None:
 
 
 def ratio(result: Result) -> float | None:
-    """Bytes of the pages that were sent with their content by all bytes on the wire, as progress
-    has it; None where nothing travelled. Zero pages and skipped ones take next to none of them."""
-    ram = result.ram
-    if ram is None or not ram.normal_bytes or not ram.transferred:
-        return None
-    return ram.normal_bytes / ram.transferred
+    """Bytes of the pages that were sent with their content, whole or as deltas, by all bytes on the
+    wire, as progress has it; None where nothing travelled. Zero pages and skipped ones take next to
+    none of them."""
+    ram, deltas = result.ram, result.xbzrle_cache
+    sent = (ram.normal_bytes or 0) if ram is not None else 0
+    sent += deltas.pages * PAGE_BYTES if deltas is not None else 0
+    return sent / ram.transferred if ram is not None and sent and ram.transferred else None
 
 
 def encode_result(result: Result) -> str:

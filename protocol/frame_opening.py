@@ -11,6 +11,7 @@ import numpy as np
 from protocol.digest import Buffer, digest_of
 from protocol.errors import FrameDamaged, RemoteProtocolError
 from protocol.frames import (
+    DELTAS,
     DIGEST_OFFSET,
     HASH,
     HASH_BYTES,
@@ -26,10 +27,10 @@ from protocol.frames import (
     Header,
     PageKind,
 )
-from protocol.limits import MAX_SEQ, PROTOCOL_VERSION
+from protocol.limits import MAX_SEQ, PAGE_BYTES, PROTOCOL_VERSION
 
 _CODECS: Mapping[int, CodecId] = {codec.value: codec for codec in CodecId}
-_FLAGS = Flag.HASHED | Flag.CONTENT_DIGEST
+_FLAGS = Flag.HASHED | Flag.CONTENT_DIGEST | Flag.DELTAS
 
 
 def decode_hello(head: Buffer, session: bytes) -> int:
@@ -38,7 +39,7 @@ def decode_hello(head: Buffer, session: bytes) -> int:
     RemoteProtocolError when it is not the hello of this session.
     """
     header = _opened(head, b"", FrameType.HELLO)
-    _check_lengths(header, head, b"", "hello")
+    _check_lengths(header, (0, 0), head, b"", "hello")
     if header.session != session:
         raise RemoteProtocolError("a data connection opened for another session")
     return header.seq
@@ -57,10 +58,11 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
             f" {limits.head_bytes} + {limits.payload_bytes} allowed"
         )
     where = f"frame of seq {header.seq}, round {header.round_no}"
-    _check_lengths(header, head, payload, where)
+    deltas = _deltas(header, head)
+    _check_lengths(header, deltas, head, payload, where)
     _check_meaning(header, limits, where)
     hashed = header.flags & Flag.HASHED
-    tables, count = memoryview(head)[HEADER.size :], header.pages
+    tables, count = memoryview(head)[_tables_at(header) :], header.pages
     batch = Batch(
         header.session,
         header.seq,
@@ -70,9 +72,11 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
         _CODECS[header.codec],
         np.frombuffer(tables, INDEX, count),
         np.frombuffer(tables, np.uint8, count, count * 4),
-        np.frombuffer(tables, HASH, header.data_pages, count * 5) if hashed else None,
+        np.frombuffer(tables, HASH, header.data_pages + deltas[0], count * 5) if hashed else None,
         payload,
+        deltas[1],
     )
+    _check_deltas(batch, header.flags & Flag.DELTAS, deltas[0], where)
     _check_tables(batch, header.data_pages, limits.block_pages[header.block], where)
     return batch
 
@@ -83,9 +87,23 @@ def maybe_seq(head: Buffer) -> int:
     return seq if seq <= MAX_SEQ else 0
 
 
-def _check_lengths(header: Header, head: Buffer, payload: Buffer, where: str) -> None:
-    hashes = header.data_pages * HASH_BYTES if header.flags & Flag.HASHED else 0
-    expected = HEADER.size + header.pages * TABLE_BYTES_A_PAGE + hashes
+def _tables_at(header: Header) -> int:
+    return HEADER.size + (DELTAS.size if header.flags & Flag.DELTAS else 0)
+
+
+def _deltas(header: Header, head: Buffer) -> tuple[int, int]:
+    """How many deltas there are, and the bytes of their section, as declared."""
+    if not header.flags & Flag.DELTAS or len(head) < HEADER.size + DELTAS.size:
+        return 0, 0
+    count, size = DELTAS.unpack_from(head, HEADER.size)
+    return count, size
+
+
+def _check_lengths(
+    header: Header, deltas: tuple[int, int], head: Buffer, payload: Buffer, where: str
+) -> None:
+    hashed = header.data_pages + deltas[0] if header.flags & Flag.HASHED else 0
+    expected = _tables_at(header) + header.pages * TABLE_BYTES_A_PAGE + hashed * HASH_BYTES
     if len(head) != expected or len(payload) != header.payload_bytes:
         raise RemoteProtocolError(
             f"{where}: declares {expected} + {header.payload_bytes} bytes,"
@@ -117,10 +135,18 @@ def _check_tables(batch: Batch, data: int, block_pages: int, where: str) -> None
     if np.any(pages[1:] <= pages[:-1]):
         raise RemoteProtocolError(f"{where}: page indices do not rise")
     zeros = int(np.count_nonzero(kinds == PageKind.ZERO))
-    if batch.data_pages != data or data + zeros != len(kinds):
+    if batch.data_pages != data or data + zeros + batch.delta_pages != len(kinds):
         raise RemoteProtocolError(f"{where}: {data} data pages declared, the kinds say otherwise")
-    if data == 0 and len(batch.payload):
+    if not batch.unpacked_bytes and len(batch.payload):
         raise RemoteProtocolError(f"{where}: a payload without data pages")
+
+
+def _check_deltas(batch: Batch, flag: int, declared: int, where: str) -> None:
+    """Each delta is smaller than its page: more never has to be unpacked than raw pages."""
+    if flag and not 0 < batch.delta_bytes < batch.delta_pages * PAGE_BYTES:
+        raise RemoteProtocolError(f"{where}: {batch.delta_bytes} bytes of deltas")
+    if batch.delta_pages != declared:
+        raise RemoteProtocolError(f"{where}: {declared} deltas declared, the kinds say otherwise")
 
 
 def _opened(head: Buffer, payload: Buffer, expected: FrameType) -> Header:

@@ -22,6 +22,9 @@ HEADER = struct.Struct("<4sHBBHH16sIQIIIIQ")
 """magic, version, type, codec, flags, block, session, attempt, seq, round, pages,
 data pages, payload bytes, digest."""
 
+DELTAS = struct.Struct("<II")
+"""Behind the header of a batch that has deltas: how many, and bytes of their section."""
+
 DIGEST_OFFSET = HEADER.size - DIGEST_BYTES
 TABLE_BYTES_A_PAGE = 4 + 1
 HASH_BYTES = 8
@@ -49,6 +52,7 @@ class PageKind(IntEnum):
 
     ZERO = 1
     DATA = 2
+    DELTA = 3
 
 
 class Flag(IntEnum):
@@ -56,6 +60,7 @@ class Flag(IntEnum):
 
     HASHED = 1
     CONTENT_DIGEST = 2
+    DELTAS = 4
 
 
 class Header(NamedTuple):
@@ -83,8 +88,9 @@ class Batch:
 
     `pages` holds the page indices of one block, strictly rising, uint32 of shape
     (n,); `kinds` a PageKind for each, uint8 of shape (n,); `hashes` the XXH3-64 of
-    each data page, uint64, or None when nobody asked for them. `payload` belongs to
-    the caller and is not copied.
+    each page that is not zero, uint64, or None when nobody asked for them. `payload`, the
+    data pages and behind them `delta_bytes` of protocol/xbzrle.py, belongs to the caller and
+    is not copied.
     """
 
     session: bytes
@@ -97,11 +103,22 @@ class Batch:
     kinds: NDArray[np.uint8]
     hashes: NDArray[np.uint64] | None
     payload: Buffer
+    delta_bytes: int = 0
 
     @cached_property
     def data_pages(self) -> int:
         """How many pages have their bytes in the payload."""
         return int(np.count_nonzero(self.kinds == PageKind.DATA))
+
+    @cached_property
+    def delta_pages(self) -> int:
+        """How many have a delta there."""
+        return int(np.count_nonzero(self.kinds == PageKind.DELTA)) if self.delta_bytes else 0
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """How long the payload is before compression."""
+        return self.data_pages * PAGE_BYTES + self.delta_bytes
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,7 @@ class FrameLimits:
     @property
     def head_bytes(self) -> int:
         """The longest head, in bytes."""
-        return HEADER.size + self.batch_pages * (TABLE_BYTES_A_PAGE + HASH_BYTES)
+        return HEADER.size + DELTAS.size + self.batch_pages * (TABLE_BYTES_A_PAGE + HASH_BYTES)
 
     @property
     def payload_bytes(self) -> int:
@@ -139,8 +156,10 @@ def encode_batch(batch: Batch, *, content_digest: bool) -> bytes:
 
     With `content_digest` the digest covers the payload, otherwise the head alone.
     """
-    flags = (Flag.HASHED if batch.hashes is not None else 0) | (
-        Flag.CONTENT_DIGEST if content_digest else 0
+    flags = (
+        (Flag.HASHED if batch.hashes is not None else 0)
+        | (Flag.CONTENT_DIGEST if content_digest else 0)
+        | (Flag.DELTAS if batch.delta_bytes else 0)
     )
     header = Header(
         MAGIC,
@@ -157,9 +176,11 @@ def encode_batch(batch: Batch, *, content_digest: bool) -> bytes:
         batch.data_pages,
         len(batch.payload),
     )
+    deltas = DELTAS.pack(batch.delta_pages, batch.delta_bytes) if batch.delta_bytes else b""
     pages = batch.pages.astype(INDEX, copy=False).tobytes()
     hashes = b"" if batch.hashes is None else batch.hashes.astype(HASH, copy=False).tobytes()
-    head = bytearray(b"".join((HEADER.pack(*header), pages, batch.kinds.tobytes(), hashes)))
+    parts = (HEADER.pack(*header), deltas, pages, batch.kinds.tobytes(), hashes)
+    head = bytearray(b"".join(parts))
     return _sealed(head, batch.payload if content_digest else b"")
 
 

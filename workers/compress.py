@@ -22,6 +22,7 @@ from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
 from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Unsent, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
+from workers.sent_cache import Deltas, SentCache
 
 LOOK_MS = 100
 """How often a worker that waits looks whether the wire limit has changed, or its link is up."""
@@ -32,7 +33,7 @@ class CompressSettings:
     """What a compress worker is started with. Descriptors are duplicates of its own.
 
     `hashes` is the table of what was last sent, 8 bytes a page, or None when neither
-    tracker nor verification needs it.
+    tracker nor verification needs it; `cache` that of what it was, or None without xbzrle.
     """
 
     address: PoolAddress
@@ -44,6 +45,7 @@ class CompressSettings:
     hashes: PassedFd | None
     live: PassedFd
     keys: ClientKeys | None = None
+    cache: PassedFd | None = None
 
 
 def compress_worker(settings: CompressSettings) -> None:
@@ -69,6 +71,10 @@ class CompressWorker:
         worker = settings.address.worker
         self._lanes = Lanes(context, link, settings.session, worker, settings.keys)
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
+        self._cache = None
+        if settings.cache is not None:
+            self._cache = SentCache(settings.cache.fd, sum(settings.block_pages))
+        self._first_pages = np.cumsum((0, *settings.block_pages))
 
     def run(self) -> None:
         """Do what the pool asks until it says stop."""
@@ -105,8 +111,10 @@ class CompressWorker:
         if self._tables is not None:
             hashes = self._buffer.hashes(len(pages))
             wanted = self._note(job, pages, hashes)
+        kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
         hashed = thread_time_ns()
-        batch = self._batch(job, pages, nonzero, wanted, hashes)
+        deltas = self._deltas(job, pages, kinds, wanted)
+        batch = self._batch(job, pages[wanted], kinds, wanted, deltas.section, hashes)
         head = encode_batch(batch, content_digest=self._settings.content_digest)
         compressed = thread_time_ns()
         try:
@@ -118,14 +126,18 @@ class CompressWorker:
             Sent(
                 seq=job.seq,
                 attempt=job.attempt,
-                zero_pages=len(batch.pages) - batch.data_pages,
+                zero_pages=len(batch.pages) - batch.data_pages - batch.delta_pages,
                 data_pages=batch.data_pages,
                 wire_bytes=len(head) + len(batch.payload),
                 payload_bytes=len(batch.payload),
-                compressed=len(batch.payload) < batch.data_pages * 4096,
+                compressed=len(batch.payload) < batch.unpacked_bytes,
                 hash_ns=hashed - began,
                 compress_ns=compressed - hashed,
                 blocked_ns=blocked_ns,
+                delta_pages=batch.delta_pages,
+                delta_bytes=batch.delta_bytes,
+                missed=deltas.missed,
+                overflow=deltas.overflow,
             )
         )
 
@@ -140,16 +152,38 @@ class CompressWorker:
         table[pages] = hashes if job.final or not redone else VOID_HASH
         return wanted
 
+    def _deltas(
+        self, job: SendJob, pages: Pages, kinds: NDArray[np.uint8], wanted: NDArray[np.bool_]
+    ) -> Deltas:
+        """The deltas, as `SentCache.encode`; what is sent is in the cache behind it. The first
+        round has none, a redo is none."""
+        if not job.slots or self._cache is None:
+            return Deltas()
+        numbers = pages + self._first_pages[job.block]
+        if job.attempt:
+            self._cache.void(job.slots, numbers)
+            return Deltas()
+        words = self._buffer.words[: len(pages)]
+        nonzero = kinds != PageKind.ZERO
+        deltas = Deltas()
+        if job.round_no > 1:
+            deltas = self._cache.encode(job.slots, numbers, words, kinds, wanted)
+        if not job.final:
+            self._cache.keep(job.slots, job.sync_count, numbers, words, nonzero)
+        return deltas
+
     def _batch(
         self,
         job: SendJob,
         pages: Pages,
-        nonzero: NDArray[np.bool_],
+        kinds: NDArray[np.uint8],
         wanted: NDArray[np.bool_],
+        section: bytes,
         hashes: Hashes | None,
     ) -> Batch:
-        data = nonzero & wanted
-        codec, payload = compress(job.codec, self._buffer.gather(data), job.level)
+        raw = self._buffer.gather(wanted & (kinds == PageKind.DATA))
+        unpacked = b"".join((raw, section)) if section else raw
+        codec, payload = compress(job.codec, unpacked, job.level)
         return Batch(
             session=self._settings.session,
             seq=job.seq,
@@ -157,10 +191,11 @@ class CompressWorker:
             round_no=job.round_no,
             block=job.block,
             codec=codec,
-            pages=pages[wanted],
-            kinds=np.where(nonzero[wanted], PageKind.DATA, PageKind.ZERO).astype(np.uint8),
-            hashes=None if hashes is None else hashes[data],
+            pages=pages,
+            kinds=kinds[wanted],
+            hashes=None if hashes is None else hashes[wanted & (kinds != PageKind.ZERO)],
             payload=payload,
+            delta_bytes=len(section),
         )
 
     def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:

@@ -17,7 +17,6 @@ from protocol.digest import page_seed
 from protocol.errors import FrameDamaged, MigrationError, RemoteProtocolError
 from protocol.frame_opening import decode_batch, decode_hello, maybe_seq
 from protocol.frames import Batch, FrameLimits
-from protocol.limits import PAGE_BYTES
 from protocol.uri import plain_endpoint
 from workers.codecs import decompress
 from workers.door import Door
@@ -163,7 +162,7 @@ class DecompressWorker:
 
     def _target(self, slot: int, batch: Batch) -> memoryview:
         start = slot * self._settings.limits.payload_bytes
-        return self._slots[start : start + batch.data_pages * PAGE_BYTES]
+        return self._slots[start : start + batch.unpacked_bytes]
 
     def _read_back(self, job: ReadBack) -> None:
         assert self._tables is not None, "reading back needs the table"
@@ -183,5 +182,6 @@ def _report(batch: Batch, slot: int, busy_ns: int) -> Arrived:
         pages=batch.pages.tobytes(),
         kinds=batch.kinds.tobytes(),
         hashes=None if batch.hashes is None else batch.hashes.tobytes(),
+        delta_bytes=batch.delta_bytes,
         busy_ns=busy_ns,
     )

@@ -4,19 +4,15 @@ It is one bucket for all workers of a coordinator, 50 ms deep; a frame
 larger than what is left goes into debt, so that the next one waits longer.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic_ns, sleep
+from time import monotonic_ns
 
 import numpy as np
 
-from workers.memory import mapped_bytes, shared_memory
+from workers.memory import mapped_bytes, record_lock, shared_memory
 
 DEPTH_NS = 50_000_000
-LOCK_NS = 20_000_000
-"""A draw takes some us; who holds the lock longer does not run."""
-_LOOK_AGAIN_SECONDS = 0.0002
 _RATE, _EMPTY_AT, _WORDS = range(3)
 
 
@@ -67,21 +63,8 @@ class LiveSettings:
     def _bucket(self) -> Iterator[None]:
         """The bucket's lock. It is done without where its holder stands still: of two that draw at
         once one counts, which is better than a coordinator or a worker that waits for ever."""
-        until_ns = monotonic_ns() + LOCK_NS
-        while not (locked := self._lock()) and monotonic_ns() < until_ns:
-            sleep(_LOOK_AGAIN_SECONDS)
-        try:
+        with record_lock(self._fd):
             yield
-        finally:
-            if locked:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
-
-    def _lock(self) -> bool:
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def close(self) -> None:
         """Let go of the shared memory; what was set stays to be read."""

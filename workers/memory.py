@@ -1,16 +1,27 @@
 """Memory and descriptors that worker processes share with the process that started them."""
 
 import ctypes
+import fcntl
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import reduction
+from time import monotonic_ns, sleep
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+
+LOCK_NS = 20_000_000
+"""What is done under a lock takes a millisecond at most; who holds it longer does not run."""
+_LOOK_AGAIN_SECONDS = 0.0002
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 def keep_large_allocations() -> None:
@@ -65,6 +76,37 @@ def shared_memory(name: str, size_bytes: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def punch_hole(fd: int, start: int, count: int) -> None:
+    """Deallocate `count` bytes from `start` on; the os module has no fallocate with a mode."""
+    if _libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, count):
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot punch a hole: {os.strerror(number)}")
+
+
+@contextmanager
+def record_lock(fd: int) -> Iterator[bool]:
+    """Hold the lock of a memory file, for as long as the block takes; whether it could be had.
+
+    It is done without where its holder stands still. That of a process that dies is free.
+    """
+    until_ns = monotonic_ns() + LOCK_NS
+    while not (locked := _lock(fd)) and monotonic_ns() < until_ns:
+        sleep(_LOOK_AGAIN_SECONDS)
+    try:
+        yield locked
+    finally:
+        if locked:
+            fcntl.lockf(fd, fcntl.LOCK_UN)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def mapped_bytes(fd: int) -> NDArray[np.uint8]:

@@ -22,7 +22,8 @@ class SendJob(PoolMessage, frozen=True):
     """To a compress worker: read these pages, compress them by `codec` at `level`, send them as
     frame `seq`.
 
-    `final`: the guest is stopped, so that the bytes cannot change any more.
+    `final`: the guest is stopped, so that the bytes cannot change any more. `slots` of the cache
+    are in use, 0 without one; `sync_count` is dirty-sync-count.
     """
 
     seq: int
@@ -34,6 +35,8 @@ class SendJob(PoolMessage, frozen=True):
     codec: str
     level: int
     pages: bytes
+    slots: int = 0
+    sync_count: int = 0
 
 
 class ScanJob(PoolMessage, frozen=True):
@@ -79,7 +82,8 @@ class Up(PoolMessage, frozen=True):
 class Sent(PoolMessage, frozen=True):
     """From a compress worker: the frame of `seq` is out. Counts are pages, times ns:
 
-    `hash_ns` and `compress_ns` of processor time, `blocked_ns` of waiting for the wire.
+    `hash_ns` and `compress_ns` of processor time, `blocked_ns` of waiting for the wire. Of pages
+    that could be deltas, those that are none were `missed` in the cache, or are an `overflow`.
     """
 
     seq: int
@@ -92,6 +96,10 @@ class Sent(PoolMessage, frozen=True):
     hash_ns: int
     compress_ns: int
     blocked_ns: int
+    delta_pages: int = 0
+    delta_bytes: int = 0
+    missed: int = 0
+    overflow: int = 0
 
 
 class Unsent(PoolMessage, frozen=True):
@@ -125,7 +133,8 @@ class ReadBack(PoolMessage, frozen=True):
 
 
 class Arrived(PoolMessage, frozen=True):
-    """From a decompress worker: a batch, whose data pages lie in `slot`."""
+    """From a decompress worker: a batch, whose data pages lie in `slot`, and its deltas behind
+    them."""
 
     seq: int
     attempt: int
@@ -136,6 +145,7 @@ class Arrived(PoolMessage, frozen=True):
     kinds: bytes
     hashes: bytes | None
     busy_ns: int
+    delta_bytes: int = 0
 
 
 class Checked(PoolMessage, frozen=True):

@@ -146,7 +146,7 @@ class Capabilities(Section):
     """QEMU's migration capabilities; what is False for good is not built in yet."""
 
     compress: bool = True
-    xbzrle: Literal[False] = False
+    xbzrle: bool = False
     auto_converge: Literal[False] = False
     zero_blocks: Literal[False] = False
     events: bool = True
@@ -215,7 +215,6 @@ NOT_YET_KEYS = frozenset({"convergence", "destination.data-ports"})
 
 NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "guest.on-completed": ("quit",),
-    "capabilities.xbzrle": (True,),
     "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),
     "capabilities.rdma-pin-all": (True,),

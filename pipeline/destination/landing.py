@@ -4,8 +4,6 @@
 and need nothing. Only punches holes, never truncates.
 """
 
-import ctypes
-import os
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,12 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline.extents import Extent, data_extents
 from pipeline.guests.base import GuestBlock
+from protocol import xbzrle
 from protocol.errors import GuestError
 from protocol.frames import PageKind
 from protocol.limits import PAGE_BYTES
+from workers.memory import punch_hole
 from workers.pages import PageBuffer, Pages, runs
-
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 class Landing:
@@ -28,6 +26,7 @@ class Landing:
         self._fd = block.fd
         self.pages = block.pages
         self._written: NDArray[np.bool_] = np.zeros(block.pages, np.bool_)
+        self._changed: PageBuffer | None = None
         for first, count in data_extents(block.fd, block.pages):
             self._written[first : first + count] = True
 
@@ -35,19 +34,36 @@ class Landing:
         """Make holes of `extents`, so that what was there before does not show through."""
         for first, count in extents:
             if self._written[first : first + count].any():
-                _punch(self._fd, first, count)
+                punch_hole(self._fd, first * PAGE_BYTES, count * PAGE_BYTES)
                 self._written[first : first + count] = False
 
-    def write(self, pages: Pages, kinds: NDArray[np.uint8], data: PageBuffer) -> None:
-        """Write a batch: its data pages lie in `data` one after the other."""
+    def write(
+        self, pages: Pages, kinds: NDArray[np.uint8], data: PageBuffer, delta_bytes: int = 0
+    ) -> None:
+        """Write a batch: its data pages lie in `data` one after the other, its deltas behind them.
+
+        RemoteProtocolError for deltas that are none.
+        """
         is_data = kinds == PageKind.DATA
         if is_data.all():
             self._write_data(pages, data)
-        else:
-            self._write_data(pages[is_data], data)
-            zeros = pages[~is_data]
-            stale = zeros[self._written[zeros]]
-            self.clear((int(stale[start]), end - start) for start, end in runs(stale))
+            return
+        self._write_data(pages[is_data], data)
+        if delta_bytes:
+            start = int(np.count_nonzero(is_data)) * PAGE_BYTES
+            section = data.bytes[start : start + delta_bytes]
+            self._change(pages[kinds == PageKind.DELTA], section)
+        zeros = pages[kinds == PageKind.ZERO]
+        stale = zeros[self._written[zeros]]
+        self.clear((int(stale[start]), end - start) for start, end in runs(stale))
+
+    def _change(self, pages: Pages, section: memoryview) -> None:
+        """Apply deltas to what was written last."""
+        if self._changed is None or len(self._changed.words) < len(pages):
+            self._changed = PageBuffer(len(pages))
+        self._changed.read(self._fd, pages)
+        xbzrle.apply(section, self._changed.words[: len(pages)])
+        self._write_data(pages, self._changed)
 
     def _write_data(self, pages: Pages, data: PageBuffer) -> None:
         try:
@@ -64,15 +80,3 @@ class Landing:
     def written(self) -> Pages:
         """The pages that may hold something other than zeros."""
         return np.flatnonzero(self._written).astype(np.uint32)
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-
-
-def _punch(fd: int, first: int, count: int) -> None:
-    """Deallocate pages; the os module has no fallocate with a mode."""
-    mode = _PUNCH_HOLE | _KEEP_SIZE
-    if _libc.fallocate(fd, mode, first * PAGE_BYTES, count * PAGE_BYTES):
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot punch a hole: {os.strerror(number)}")

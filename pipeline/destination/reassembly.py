@@ -92,7 +92,7 @@ class Reassembly:
         kinds = np.frombuffer(batch.kinds, np.uint8)
         if self._expected is not None:
             _note_hashes(self._expected[batch.block], batch, pages, kinds)
-        self._landings[batch.block].write(pages, kinds, self._slots[batch.slot])
+        self._landings[batch.block].write(pages, kinds, self._slots[batch.slot], batch.delta_bytes)
         return pages
 
     def close(self) -> None:
@@ -107,4 +107,4 @@ def _note_hashes(expected: Hashes, batch: Arrived, pages: Pages, kinds: NDArray[
     if batch.hashes is None:
         raise RemoteProtocolError(f"frame of seq {batch.seq}: no page hashes, verify is full")
     expected[pages] = ZERO_HASH
-    expected[pages[kinds == PageKind.DATA]] = np.frombuffer(batch.hashes, np.uint64)
+    expected[pages[kinds != PageKind.ZERO]] = np.frombuffer(batch.hashes, np.uint64)

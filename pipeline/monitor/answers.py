@@ -25,6 +25,8 @@ def migration_info(outgoing: Outgoing) -> Answer:
         answer |= {"downtime": result.downtime}
     else:
         answer |= {"expected-downtime": result.expected_downtime}
+    if result.xbzrle_cache is not None:
+        answer |= {"xbzrle-cache": result.xbzrle_cache}
     return answer | {"ram": result.ram, "compression": result.compression}
 
 

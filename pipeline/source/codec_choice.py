@@ -115,7 +115,7 @@ class Recent:
 
     def add(self, sent: Sent) -> None:
         """One more batch."""
-        data_bytes = sent.data_pages * PAGE_BYTES
+        data_bytes = sent.data_pages * PAGE_BYTES + sent.delta_bytes
         weight = NEWEST if self.ratio else 1.0
         self.ratio += weight * (data_bytes / sent.payload_bytes - self.ratio)
         self.ns_a_byte += weight * (sent.compress_ns / data_bytes - self.ns_a_byte)
@@ -168,7 +168,7 @@ class AutoCodec:
 
     def heard(self, block: int, choice: Choice, sent: Sent) -> None:
         """Remember how it shrank, and what that cost."""
-        if sent.data_pages:
+        if sent.payload_bytes:
             self._blocks[block].tried.setdefault(choice, Recent()).add(sent)
 
     def rest(self) -> None:

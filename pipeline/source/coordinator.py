@@ -106,9 +106,20 @@ class Coordinator:
         while True:
             engine.start_round()
             engine.pump.wait(lambda: engine.dispatcher.all_given)
-            if not self._guest.can_stop or self._verdict() is Verdict.SWITCH_OVER:
+            if not self._guest.can_stop:
                 return
+            verdict = self._verdict()
             engine.fence()
+            if verdict is Verdict.SWITCH_OVER and self._still_fits():
+                return
+
+    def _still_fits(self) -> bool:
+        """Whether the guest may be stopped, now that nothing is on its way any more: that would be
+        downtime, too. A hash scan would take longer than what was on its way."""
+        if not self.engine.tracking.scans:
+            return True
+        self.engine.scan()
+        return self._decide(self._fixed_parts()) is Verdict.SWITCH_OVER
 
     def _verdict(self) -> Verdict:
         """What to do after this round; what was written behind a hash scan's back counts, too."""
@@ -119,6 +130,9 @@ class Coordinator:
         fixed = self._fixed_parts()
         if self.engine.dispatcher.round_no == 1:
             self._warn(fixed)
+        return self._decide(fixed)
+
+    def _decide(self, fixed: FixedParts) -> Verdict:
         unseen = self.engine.statistics.dirty_pages_rate * fixed.scan_ms / 2e3
         return self.rounds.decide(
             self.engine.pending_bytes + int(unseen) * PAGE_BYTES,

@@ -61,6 +61,8 @@ class Dispatcher:
         self._redo: deque[int] = deque()
         self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
         """(seq, attempt) of a job → the worker that has it, and its pages."""
+        self.slots = self.sync_count = 0
+        """Of the cache of sent pages, in use; dirty-sync-count."""
         self.scans = Scans()
         self._retired: set[int] = set()
         self.round_no = 0
@@ -166,6 +168,8 @@ class Dispatcher:
             final=out.final,
             codec=out.choice.codec,
             level=out.choice.level,
+            slots=self.slots,
+            sync_count=self.sync_count,
             pages=pages.tobytes(),
         )
         self._pool.send(out.worker, job)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from time import monotonic_ns
 
+import numpy as np
 import zmq
 
 from pipeline.config.fields import AllProcessors
@@ -27,7 +28,7 @@ from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
 from protocol import control as c
-from protocol.errors import GuestError
+from protocol.errors import GuestError, MigrationError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
@@ -36,8 +37,9 @@ from workers.link import ZMQ_DESCRIPTORS, PoolAddress
 from workers.live import LiveSettings
 from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
 from workers.packages import available
-from workers.pages import ZERO_HASH, Hashes, Pages
+from workers.pages import VOID_HASH, ZERO_HASH, Hashes, Pages
 from workers.pool import Pool
+from workers.sent_cache import SentCache, cache_memory
 
 SETUP_SECONDS = 30.0
 """For the destination to make memory, guest and workers; heartbeats must come all the while."""
@@ -65,12 +67,15 @@ class SourceEngine:
     ) -> None:
         self.config = config
         self._keys = keys
+        self._is_saved = uri.scheme == "file"
         self.guest = guest
         self.tracking = tracking
         self.block_pages = tuple(block.pages for block in guest.blocks)
         self.statistics = SourceStatistics(sum(self.block_pages))
         self.dirty = DirtyMap(self.block_pages)
         self.hashes: list[Hashes] | None = None
+        self.cache: SentCache | None = None
+        self.cache_pages = config.parameters.xbzrle_cache_size // PAGE_BYTES
         self.session_id = os.urandom(16)
         with ExitStack() as opened:
             opened.callback(tracking.close)
@@ -113,7 +118,7 @@ class SourceEngine:
         self.pool.start(
             self._staff(self.config.parameters),
             compress_worker,
-            self._worker_settings(self._hash_table()),
+            self._worker_settings(self._hash_table(), self._cache()),
             self.pump.hear_and_tick,
         )
         self.pump.watch_workers()
@@ -156,8 +161,21 @@ class SourceEngine:
         self.hashes = page_hashes(fd, self.block_pages)
         return PassedFd(fd)
 
+    def _cache(self) -> PassedFd | None:
+        """That of sent pages, where `xbzrle` is on; room for all of memory, of which nothing exists
+        yet. MigrationError for a guest that is saved: what is read back of it are whole pages."""
+        if not self.config.capabilities.xbzrle:
+            return None
+        if self._is_saved:
+            raise MigrationError("xbzrle: a guest that is saved travels in whole pages")
+        pages = sum(self.block_pages)
+        fd = cache_memory(pages)
+        self._opened.callback(os.close, fd)
+        self.cache = SentCache(fd, pages)
+        return PassedFd(fd)
+
     def _worker_settings(
-        self, hashes: PassedFd | None
+        self, hashes: PassedFd | None, cache: PassedFd | None
     ) -> Callable[[PoolAddress], CompressSettings]:
         memory = tuple(PassedFd(block.fd) for block in self.guest.blocks)
         return lambda address: CompressSettings(
@@ -170,6 +188,7 @@ class SourceEngine:
             hashes=hashes,
             live=PassedFd(self._live_fd),
             keys=self._keys,
+            cache=cache,
         )
 
     def _survey(self) -> None:
@@ -188,6 +207,7 @@ class SourceEngine:
     def start_round(self, sent: DirtyMap | None = None) -> None:
         """Send what is dirty now as the next round, noted in `sent`. Only behind the fence."""
         pages = self.dirty.pages
+        self._use_cache()
         self.dispatcher.start_round()
         self.statistics.start_round(pages)
         self.link.send(
@@ -196,6 +216,25 @@ class SourceEngine:
         if sent is not None:
             sent.add(self.dirty)
         self.dispatcher.plan(self.dirty.take(self.config.batch_pages), pages)
+
+    def _use_cache(self) -> None:
+        """Let a new size of the cache take effect, now that nobody has it in hand."""
+        if self.cache is None:
+            return
+        before = self.dispatcher.slots
+        slots = min(self.cache_pages, 1 << (self.statistics.total_pages.bit_length() - 1))
+        if before and slots != before:
+            self.cache.resize(before, slots)
+        self.dispatcher.slots = slots
+        self.dispatcher.sync_count = self.statistics.dirty_sync_count
+
+    def forget(self, block: int, pages: Pages) -> None:
+        """What was sent of `pages` is not what the destination has."""
+        if self.hashes is not None:
+            self.hashes[block][pages] = VOID_HASH
+        if self.cache is not None:
+            first = sum(self.block_pages[:block])
+            self.cache.void(self.dispatcher.slots, pages.astype(np.int64) + first)
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
@@ -239,6 +278,7 @@ class SourceEngine:
         if self.config.effective_codec != "auto":
             self.dispatcher.codecs = self._fixed(parameters)
         self._staff(parameters)
+        self.cache_pages = parameters.xbzrle_cache_size // PAGE_BYTES
         if not lifted:
             self.live.rate = parameters.max_bandwidth
 
@@ -250,4 +290,4 @@ class SourceEngine:
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""
         self._opened.close()
-        self.hashes = None  # whoever still knows us keeps no memory mapped
+        self.hashes = self.cache = None  # whoever still knows us keeps no memory mapped

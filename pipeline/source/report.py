@@ -12,11 +12,12 @@ from pipeline.result import (
     RoundResult,
     Shares,
     Stages,
+    XbzrleCache,
     verified,
 )
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.downtime import DowntimeClock
-from pipeline.source.statistics import Busy, RoundCount, SourceStatistics
+from pipeline.source.statistics import Busy, DeltaCounts, RoundCount, SourceStatistics
 from pipeline.timeline import Timeline
 from protocol.limits import PAGE_BYTES
 from protocol.status import Status, StatusMachine
@@ -84,6 +85,7 @@ def result_of(
         expected_downtime=round(coordinator.rounds.expected_downtime_ms),
         ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
         compression=_compression(engine.statistics, config),
+        xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.slots),
         name=config.name,
         session=engine.session_id.hex(),
         verified=verified(config.verify) if completed else False,
@@ -124,11 +126,24 @@ def _ram(statistics: SourceStatistics, pending_bytes: int, total_ms: float) -> R
 def _compression(statistics: SourceStatistics, config: Config) -> Compression | None:
     if config.effective_codec == "none":
         return None
-    raw_bytes = statistics.compressed_pages * PAGE_BYTES
     return Compression(
         pages=statistics.compressed_pages,
         compressed_size=statistics.compressed_bytes,
-        compression_rate=raw_bytes / max(statistics.compressed_bytes, 1),
+        compression_rate=statistics.uncompressed_bytes / max(statistics.compressed_bytes, 1),
+    )
+
+
+def _xbzrle(deltas: DeltaCounts, slots: int) -> XbzrleCache | None:
+    if not slots:
+        return None
+    return XbzrleCache(
+        cache_size=slots * PAGE_BYTES,
+        bytes=deltas.bytes,
+        pages=deltas.pages,
+        cache_miss=deltas.missed,
+        cache_miss_rate=deltas.miss_rate,
+        encoding_rate=deltas.encoding_rate,
+        overflow=deltas.overflow,
     )
 
 

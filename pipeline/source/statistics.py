@@ -30,6 +30,40 @@ class Busy:
 
 
 @dataclass
+class DeltaCounts:
+    """What became of pages that could travel as deltas: in all, and by the end of a period of
+    dirty rates. `looked_up` are those that are no zero pages; `bytes` those of the deltas."""
+
+    pages: int = 0
+    bytes: int = 0
+    looked_up: int = 0
+    missed: int = 0
+    overflow: int = 0
+    miss_rate: float = 0.0
+    encoding_rate: float = 0.0
+    _before: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def add(self, sent: Sent) -> None:
+        """One more batch."""
+        self.pages += sent.delta_pages
+        self.bytes += sent.delta_bytes
+        self.looked_up += sent.data_pages + sent.delta_pages
+        self.missed += sent.missed
+        self.overflow += sent.overflow
+
+    def end_period(self) -> None:
+        """New rates, of what came in the period: misses a page, and how much smaller deltas are;
+        the last ones where none came."""
+        now = (self.pages, self.bytes, self.looked_up, self.missed)
+        pages, size, looked_up, missed = map(sub, now, self._before)
+        if looked_up:
+            self.miss_rate = missed / looked_up
+        if size:
+            self.encoding_rate = pages * PAGE_BYTES / size
+        self._before = now
+
+
+@dataclass
 class RoundCount:
     """One round; pages and bytes of guest memory, bytes on the wire; `busy` of `workers`, from what
     it was `before` on."""
@@ -59,6 +93,8 @@ class SourceStatistics:
     skipped_pages: int = 0
     compressed_pages: int = 0
     compressed_bytes: int = 0
+    uncompressed_bytes: int = 0
+    deltas: DeltaCounts = field(default_factory=DeltaCounts)
     applied_pages: int = 0
     scan_ns: int = 0
     hash_ns: int = 0
@@ -91,10 +127,13 @@ class SourceStatistics:
         if elapsed_ns >= RATE_PERIOD_NS or not self.dirty_pages_rate:
             self.dirty_pages_rate = self._dirtied_pages / (elapsed_ns / 1e9)
             self._scanned_ns, self._dirtied_pages = now_ns, 0
+            self.deltas.end_period()
 
     def end_round(self, workers: int = 1) -> None:
-        """All of the round is applied; so many compress workers were at it."""
+        """All of the round is applied, for the first time; so many compress workers were at it."""
         current = self.rounds[-1]
+        if current.ended_ns:
+            return
         current.ended_ns, current.workers = monotonic_ns(), workers
         current.busy = self.busy.since(current.before)
 
@@ -116,10 +155,12 @@ class SourceStatistics:
             count.wire_bytes += sent.wire_bytes
             count.zero_pages += sent.zero_pages
             count.data_pages += sent.data_pages
-        self.skipped_pages += pages - sent.zero_pages - sent.data_pages
+        self.skipped_pages += pages - sent.zero_pages - sent.data_pages - sent.delta_pages
+        self.deltas.add(sent)
         if sent.compressed:
-            self.compressed_pages += sent.data_pages
+            self.compressed_pages += sent.data_pages + sent.delta_pages
             self.compressed_bytes += sent.payload_bytes
+            self.uncompressed_bytes += sent.data_pages * PAGE_BYTES + sent.delta_bytes
         self.hash_ns += sent.hash_ns
         self.compress_ns += sent.compress_ns
         self.send_ns += sent.blocked_ns
@@ -144,5 +185,6 @@ class SourceStatistics:
 
     @property
     def ratio(self) -> float | None:
-        """Bytes of the data pages by all wire bytes; None before there are any."""
-        return self.data_pages * PAGE_BYTES / self.wire_bytes if self.data_pages else None
+        """Bytes of pages that travelled, whole or as deltas, by all wire bytes; None before any."""
+        pages = self.data_pages + self.deltas.pages
+        return pages * PAGE_BYTES / self.wire_bytes if pages else None

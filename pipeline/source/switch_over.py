@@ -14,7 +14,7 @@ from protocol import control as c
 from protocol.devices import Section, encode_sections
 from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
 from protocol.limits import DEVICE_PIECE_BYTES
-from workers.pages import VOID_HASH, Pages
+from workers.pages import Pages
 
 VERIFY_SECONDS = 600.0
 LOAD_SECONDS = 60.0
@@ -90,7 +90,7 @@ class SwitchOver:
         for block, pages in engine.pump.mismatches:
             if block >= len(engine.block_pages) or int(pages.max()) >= engine.block_pages[block]:
                 raise RemoteProtocolError(f"a mismatch outside the guest's memory, block {block}")
-            engine.hashes[block][pages] = VOID_HASH
+            engine.forget(block, pages)
             engine.dirty.mark(block, pages)
         engine.pump.mismatches.clear()
         engine.start_round()

@@ -7,6 +7,7 @@ import xxhash
 
 from pipeline.streams.saved import SavedReader
 from protocol.digest import page_seed
+from protocol.errors import RemoteProtocolError
 from protocol.frame_opening import decode_batch
 from protocol.frames import Batch, FrameLimits, PageKind
 from protocol.limits import PAGE_BYTES
@@ -38,6 +39,8 @@ class FileReadBack:
                 self._land(decode_batch(head, payload, self._limits))
 
     def _land(self, batch: Batch) -> None:
+        if batch.delta_bytes:
+            raise RemoteProtocolError("a saved guest has no deltas")
         if not self._full:
             return
         count = batch.data_pages

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.frame_opening import decode_batch, decode_hello
 from protocol.frames import (
+    DELTAS,
     HEADER,
     Batch,
     CodecId,
@@ -17,6 +18,7 @@ from protocol.frames import (
     encode_batch,
     encode_hello,
 )
+from protocol.limits import PAGE_BYTES
 from tests.protocol.samples import LIMITS, SESSION, make_batch
 
 HELLO = (
@@ -69,7 +71,8 @@ def batches(draw: st.DrawFn) -> Batch:
     indices = draw(st.sets(st.integers(0, BLOCK_PAGES[block] - 1), max_size=30))
     kind = st.sampled_from(PageKind)
     kinds = np.array(draw(st.tuples(*[kind] * len(indices))), np.uint8)
-    data = int(np.count_nonzero(kinds == PageKind.DATA))
+    deltas = int(np.count_nonzero(kinds == PageKind.DELTA))
+    data = int(np.count_nonzero(kinds == PageKind.DATA)) + deltas
     u64 = st.integers(0, 2**64 - 1)
     hashes = draw(st.none() | st.lists(u64, min_size=data, max_size=data))
     return Batch(
@@ -83,6 +86,7 @@ def batches(draw: st.DrawFn) -> Batch:
         kinds,
         None if hashes is None else np.array(hashes, np.uint64),
         draw(st.binary(max_size=99)) if data else b"",
+        draw(st.integers(1, deltas * PAGE_BYTES - 1)) if deltas else 0,
     )
 
 
@@ -106,7 +110,7 @@ def test_the_largest_batch_is_let_in() -> None:
         payload=bytes(LIMITS.payload_bytes),
     )
     head = encode_batch(batch, content_digest=True)
-    assert len(head) == LIMITS.head_bytes
+    assert len(head) == LIMITS.head_bytes - DELTAS.size
     assert decode_batch(head, batch.payload, LIMITS).data_pages == pages
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import FrameDamaged, RemoteProtocolError
 from protocol.frame_opening import decode_batch, decode_hello
-from protocol.frames import HEADER, FrameType, encode_batch, encode_hello
+from protocol.frames import DELTAS, HEADER, FrameType, encode_batch, encode_hello
+from protocol.limits import PAGE_BYTES
 from tests.protocol.samples import (
     LIMITS,
     OTHER_SESSION,
@@ -125,7 +126,8 @@ def test_a_frame_too_long_is_refused(head: bytes, payload: bytes) -> None:
         ({"version": 0}, "wrong version 0 .* speaks 1"),
         ({"type": 0}, "type 0 where BATCH"),
         ({"type": FrameType.HELLO}, "type 1 where BATCH"),
-        ({"flags": 7}, "unknown flags 0x7"),
+        ({"flags": 11}, "unknown flags 0xb"),
+        ({"flags": 7}, "declares"),
         ({"session": OTHER_SESSION}, "another session"),
         ({"block": 2}, "unknown block 2, there are 2"),
         ({"block": 1}, "index 99 outside its block of 7 pages"),
@@ -156,6 +158,11 @@ def _array(*values: int, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
         ({"pages": _array(3, 2**32 - 1, 9, dtype=np.uint32)}, "do not rise"),
         ({"kinds": _array(2, 0, 2, dtype=np.uint8)}, "2 data pages declared"),
         ({"kinds": _array(2, 3, 2, dtype=np.uint8)}, "2 data pages declared"),
+        ({"kinds": _array(2, 4, 2, dtype=np.uint8)}, "2 data pages declared"),
+        (
+            {"kinds": _array(2, 1, 3, dtype=np.uint8), "hashes": _array(7, dtype=np.uint64)},
+            "1 data pages declared",
+        ),
         (
             {"kinds": _array(1, 1, 1, dtype=np.uint8), "hashes": _array(dtype=np.uint64)},
             "payload without data pages",
@@ -178,9 +185,28 @@ def test_wrong_counts_are_refused(data_pages: int) -> None:
 
 def test_an_unknown_kind_is_not_made_up_for_by_a_wrong_count() -> None:
     """Catches: two mistakes that cancel out, and a page of a kind that nobody writes."""
-    batch = make_batch(hashed=False, kinds=_array(2, 3, 2, dtype=np.uint8))
+    batch = make_batch(hashed=False, kinds=_array(2, 4, 2, dtype=np.uint8))
     head = forge_frame(encode_batch(batch, content_digest=False), data_pages=3)
     _refused(head, PAYLOAD, "3 data pages declared")
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "found"),
+    [
+        (1, 0, "0 bytes of deltas"),
+        (1, PAGE_BYTES, "4096 bytes of deltas"),
+        (1, 2**32 - 1, "4294967295 bytes of deltas"),
+        (2, 10, "2 deltas declared"),
+        (0, 10, "0 deltas declared"),
+    ],
+)
+def test_wrong_deltas_are_refused_by_name(count: int, size: int, found: str) -> None:
+    """Catches: a section that is unpacked behind the slot; deltas that nobody counted."""
+    kinds = _array(2, 1, 3, dtype=np.uint8)
+    head = encode_batch(make_batch(hashed=False, kinds=kinds, delta_bytes=10), content_digest=False)
+    assert decode_batch(head, PAYLOAD, LIMITS).delta_pages == 1
+    forged = head[: HEADER.size] + DELTAS.pack(count, size) + head[HEADER.size + DELTAS.size :]
+    _refused(forge_frame(forged), PAYLOAD, found)
 
 
 def test_more_pages_than_a_batch_has_are_refused() -> None:
@@ -201,7 +227,7 @@ def test_more_pages_than_a_batch_has_are_refused() -> None:
         (encode_hello(OTHER_SESSION, 1), "another session"),
         (forge_frame(encode_hello(SESSION, 1), version=9), "wrong version 9"),
         (forge_frame(encode_hello(SESSION, 1), type=2), "type 2 where HELLO"),
-        (forge_frame(encode_hello(SESSION, 1), flags=4), "unknown flags 0x4"),
+        (forge_frame(encode_hello(SESSION, 1), flags=8), "unknown flags 0x8"),
         (forge_frame(encode_hello(SESSION, 1), pages=1), "declares"),
         (forge_frame(encode_hello(SESSION, 1) + b"\0"), "declares"),
         (forge_frame(bytes(HEADER.size)), "not a pageferry frame"),

@@ -47,8 +47,8 @@ def test_what_is_wrong_is_named(
 
 def test_capabilities_that_are_not_there_are_refused(adjustable: Adjustable) -> None:
     """A capability that is taken, and does nothing."""
-    with pytest.raises(ConfigError, match="'xbzrle': not in this version"):
-        adjustable.set_capabilities({"events": False, "xbzrle": True})
+    with pytest.raises(ConfigError, match="'rdma-pin-all': not in this version"):
+        adjustable.set_capabilities({"events": False, "rdma-pin-all": True})
     assert adjustable.config.capabilities.events
     adjustable.set_capabilities({"events": False})
     assert not adjustable.config.capabilities.events

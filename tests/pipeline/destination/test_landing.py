@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.destination.landing import Landing
 from pipeline.guests.base import GuestBlock
+from protocol import xbzrle
+from protocol.errors import RemoteProtocolError
 from protocol.frames import PageKind
 from protocol.limits import PAGE_BYTES
 from tests.workers.memories import (
@@ -24,7 +26,7 @@ PAGES = 16
 OLD = random_pages(PAGES, seed=1)
 NEW = random_pages(PAGES, seed=2)
 ZERO = bytes(PAGE_BYTES)
-D, Z = PageKind.DATA, PageKind.ZERO
+D, Z, X = PageKind.DATA, PageKind.ZERO, PageKind.DELTA
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_data_pages_land_where_they_belong(empty: int) -> None:
 
 def _new(index: int) -> bytes:
     return page(NEW, index)
+
+
+def test_deltas_change_what_was_written_last(used: int) -> None:
+    """A delta applied to another page, or to what the slot held; neighbours written with it."""
+    was = np.frombuffer(page(OLD, 3) + page(OLD, 9), np.uint64).reshape(2, xbzrle.WORDS)
+    new = was.copy()
+    new[0, 0] = new[1, 511] = 42
+    section = xbzrle.encode(xbzrle.differences(was, new), new, np.ones(2, np.bool_))
+    land = landing(used)
+    for _ in range(2):
+        batch = slot(_new(5), section)
+        land.write(indices(3, 4, 5, 9), kinds(X, Z, D, X), batch, len(section))
+    for index in range(PAGES):
+        expected = {3: new[0].tobytes(), 4: ZERO, 5: _new(5), 9: new[1].tobytes()}
+        assert page_at(used, index) == expected.get(index, page(OLD, index)), index
+    with pytest.raises(RemoteProtocolError, match="deltas"):
+        land.write(indices(3), kinds(X), slot(section), len(section) - 8)
+    assert page_at(used, 3) == new[0].tobytes()
 
 
 def test_zero_pages_over_holes_allocate_nothing(empty: int) -> None:
