@@ -168,7 +168,7 @@ BAD: dict[str, tuple[tuple[bytes, ...], str]] = {
     "another version": (_forged(version=9), "wrong version 9 of a frame"),
     "another type": (_forged(type=FrameType.HELLO), "frame of type 1 where BATCH was expected"),
     "a second hello": ((HELLO, b""), "frame of type 1 where BATCH was expected"),
-    "unknown flags": (_forged(flags=7), "unknown flags 0x7"),
+    "unknown flags": (_forged(flags=11), "unknown flags 0xb"),
     "another session": (_forged(session=bytes(16)), "belongs to another session"),
     "an unknown block": (_forged(block=2), "unknown block 2, there are 2"),
     "an unknown codec": (_forged(codec=77), "unknown codec 77"),
