@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.against_qemu import count, memory_bytes
 from benchmarks.pageferry_peer import run
 from benchmarks.report import machine, write_figures
+from benchmarks.running import RunError
 
 LIMIT_MS = 40
 WAYS = {"compression alone": False, "with xbzrle": True}
@@ -59,6 +60,8 @@ def move(options: argparse.Namespace, folder: Path, *, xbzrle: bool) -> dict[str
 def later_rounds(result: dict[str, Any]) -> tuple[float, float]:
     """Bytes on the wire for a page, and pages a second, of the rounds behind the second one."""
     rounds = result["rounds"][2:-1]
+    if not rounds:
+        raise RunError("it took too few rounds: a lower downtime limit has more")
     pages, wire, ms = (sum(one[key] for one in rounds) for key in ("pages", "wire-bytes", "ms"))
     return wire / pages, pages / ms * 1e3
 

@@ -89,6 +89,18 @@ def users_of(fd: int, besides: Collection[int] = ()) -> list[FileUser]:
     return sorted(found, key=lambda user: user.pid)
 
 
+def sees_everybody() -> bool:
+    """Whether we may look at every process here: what others have open is not known."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            next((folder / "fd").iterdir(), None)
+        except PermissionError:
+            return False
+        except OSError:  # it ended meanwhile
+            continue
+    return True
+
+
 def _maybe_user(folder: Path, name: bytes, status: os.stat_result) -> FileUser | None:
     mapped = (
         Access.WRITE if mapping.shared and mapping.writable else Access.READ

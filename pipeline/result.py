@@ -75,6 +75,14 @@ class DowntimeParts(Part):
     start: int | None = None
 
 
+class Decision(Part):
+    """What was decided `ms` after the first round began, and why."""
+
+    ms: int
+    what: str
+    why: str
+
+
 class Shares(Part):
     """Of a stage's time: working, waiting for input, waiting for the next stage."""
 
@@ -135,6 +143,7 @@ class Result(Part):
     downtime_parts: DowntimeParts | None = None
     stages: Stages | None = None
     bottleneck: str | None = None
+    decisions: list[Decision] = []
     guest_dirty_rate: float | None = None
     guest_gap: float | None = None
     self_check: str | None = None

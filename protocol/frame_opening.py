@@ -5,6 +5,7 @@ checked. The order is in docs/wire-format.md.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,9 @@ def decode_hello(head: Buffer, session: bytes) -> int:
     RemoteProtocolError when it is not the hello of this session.
     """
     header = _opened(head, b"", FrameType.HELLO)
-    _check_lengths(header, (0, 0), head, b"", "hello")
+    if header.flags:
+        raise RemoteProtocolError(f"a hello with flags {header.flags:#x}")
+    _check_lengths(header, NO_DELTAS, head, b"", "hello")
     if header.session != session:
         raise RemoteProtocolError("a data connection opened for another session")
     return header.seq
@@ -63,6 +66,7 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
     _check_meaning(header, limits, where)
     hashed = header.flags & Flag.HASHED
     tables, count = memoryview(head)[_tables_at(header) :], header.pages
+    nonzero = header.data_pages + deltas.pages
     batch = Batch(
         header.session,
         header.seq,
@@ -72,11 +76,11 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
         _CODECS[header.codec],
         np.frombuffer(tables, INDEX, count),
         np.frombuffer(tables, np.uint8, count, count * 4),
-        np.frombuffer(tables, HASH, header.data_pages + deltas[0], count * 5) if hashed else None,
+        np.frombuffer(tables, HASH, nonzero, count * 5) if hashed else None,
         payload,
-        deltas[1],
+        deltas.bytes,
     )
-    _check_deltas(batch, header.flags & Flag.DELTAS, deltas[0], where)
+    _check_deltas(batch, header, deltas, where)
     _check_tables(batch, header.data_pages, limits.block_pages[header.block], where)
     return batch
 
@@ -91,18 +95,27 @@ def _tables_at(header: Header) -> int:
     return HEADER.size + (DELTAS.size if header.flags & Flag.DELTAS else 0)
 
 
-def _deltas(header: Header, head: Buffer) -> tuple[int, int]:
-    """How many deltas there are, and the bytes of their section, as declared."""
+class DeclaredDeltas(NamedTuple):
+    """How many deltas there are, and the bytes of their section."""
+
+    pages: int
+    bytes: int
+
+
+NO_DELTAS = DeclaredDeltas(0, 0)
+
+
+def _deltas(header: Header, head: Buffer) -> DeclaredDeltas:
+    """As declared; a head that is too short for them has a length that is refused."""
     if not header.flags & Flag.DELTAS or len(head) < HEADER.size + DELTAS.size:
-        return 0, 0
-    count, size = DELTAS.unpack_from(head, HEADER.size)
-    return count, size
+        return NO_DELTAS
+    return DeclaredDeltas(*DELTAS.unpack_from(head, HEADER.size))
 
 
 def _check_lengths(
-    header: Header, deltas: tuple[int, int], head: Buffer, payload: Buffer, where: str
+    header: Header, deltas: DeclaredDeltas, head: Buffer, payload: Buffer, where: str
 ) -> None:
-    hashed = header.data_pages + deltas[0] if header.flags & Flag.HASHED else 0
+    hashed = header.data_pages + deltas.pages if header.flags & Flag.HASHED else 0
     expected = _tables_at(header) + header.pages * TABLE_BYTES_A_PAGE + hashed * HASH_BYTES
     if len(head) != expected or len(payload) != header.payload_bytes:
         raise RemoteProtocolError(
@@ -141,12 +154,14 @@ def _check_tables(batch: Batch, data: int, block_pages: int, where: str) -> None
         raise RemoteProtocolError(f"{where}: a payload without data pages")
 
 
-def _check_deltas(batch: Batch, flag: int, declared: int, where: str) -> None:
-    """Each delta is smaller than its page: more never has to be unpacked than raw pages."""
-    if flag and not 0 < batch.delta_bytes < batch.delta_pages * PAGE_BYTES:
-        raise RemoteProtocolError(f"{where}: {batch.delta_bytes} bytes of deltas")
-    if batch.delta_pages != declared:
-        raise RemoteProtocolError(f"{where}: {declared} deltas declared, the kinds say otherwise")
+def _check_deltas(batch: Batch, header: Header, deltas: DeclaredDeltas, where: str) -> None:
+    """Their section is smaller than so many pages: no more is unpacked than of raw ones."""
+    if header.flags & Flag.DELTAS and not 0 < deltas.bytes < batch.delta_pages * PAGE_BYTES:
+        raise RemoteProtocolError(f"{where}: {deltas.bytes} bytes of deltas")
+    if batch.delta_pages != deltas.pages:
+        raise RemoteProtocolError(
+            f"{where}: {deltas.pages} deltas declared, the kinds say otherwise"
+        )
 
 
 def _opened(head: Buffer, payload: Buffer, expected: FrameType) -> Header:

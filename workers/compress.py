@@ -22,7 +22,7 @@ from workers.live import LiveSettings
 from workers.memory import PassedFd, maybe_page_hashes
 from workers.messages import ScanJob, Scanned, SendJob, Sent, Stop, Unsent, Up
 from workers.pages import VOID_HASH, Hashes, PageBuffer, Pages, TableHasher, differing, entries
-from workers.sent_cache import Deltas, SentCache
+from workers.sent_cache import Found, SentCache
 
 LOOK_MS = 100
 """How often a worker that waits looks whether the wire limit has changed, or its link is up."""
@@ -73,8 +73,7 @@ class CompressWorker:
         self._tables = maybe_page_hashes(settings.hashes, settings.block_pages)
         self._cache = None
         if settings.cache is not None:
-            self._cache = SentCache(settings.cache.fd, sum(settings.block_pages))
-        self._first_pages = np.cumsum((0, *settings.block_pages))
+            self._cache = SentCache(settings.cache.fd, settings.block_pages)
 
     def run(self) -> None:
         """Do what the pool asks until it says stop."""
@@ -106,15 +105,13 @@ class CompressWorker:
         pages = np.frombuffer(job.pages, np.uint32)
         self._buffer.read(self._settings.memory[job.block].fd, pages)
         nonzero = self._buffer.nonzero(len(pages))
-        wanted = np.ones(len(pages), np.bool_)
-        hashes = None
+        wanted, hashes = np.ones(len(pages), np.bool_), None
         if self._tables is not None:
             hashes = self._buffer.hashes(len(pages))
             wanted = self._note(job, pages, hashes)
-        kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
         hashed = thread_time_ns()
-        deltas = self._deltas(job, pages, kinds, wanted)
-        batch = self._batch(job, pages[wanted], kinds, wanted, deltas.section, hashes)
+        found = self._look_up(job, pages, nonzero, wanted)
+        batch = self._batch(job, pages, nonzero, wanted & ~found.unchanged, found, hashes)
         head = encode_batch(batch, content_digest=self._settings.content_digest)
         compressed = thread_time_ns()
         try:
@@ -122,24 +119,8 @@ class CompressWorker:
         except Unreachable as error:
             self._link.send(Unsent(job.seq, job.attempt, str(error)))
             return
-        self._link.send_soon(
-            Sent(
-                seq=job.seq,
-                attempt=job.attempt,
-                zero_pages=len(batch.pages) - batch.data_pages - batch.delta_pages,
-                data_pages=batch.data_pages,
-                wire_bytes=len(head) + len(batch.payload),
-                payload_bytes=len(batch.payload),
-                compressed=len(batch.payload) < batch.unpacked_bytes,
-                hash_ns=hashed - began,
-                compress_ns=compressed - hashed,
-                blocked_ns=blocked_ns,
-                delta_pages=batch.delta_pages,
-                delta_bytes=batch.delta_bytes,
-                missed=deltas.missed,
-                overflow=deltas.overflow,
-            )
-        )
+        times = (hashed - began, compressed - hashed, blocked_ns)
+        self._link.send_soon(_report(batch, found, len(head), times))
 
     def _note(self, job: SendJob, pages: Pages, hashes: Hashes) -> NDArray[np.bool_]:
         """Write what is sent now into the table; which pages are worth sending."""
@@ -152,37 +133,38 @@ class CompressWorker:
         table[pages] = hashes if job.final or not redone else VOID_HASH
         return wanted
 
-    def _deltas(
-        self, job: SendJob, pages: Pages, kinds: NDArray[np.uint8], wanted: NDArray[np.bool_]
-    ) -> Deltas:
-        """The deltas, as `SentCache.encode`; what is sent is in the cache behind it. The first
-        round has none, a redo is none."""
-        if not job.slots or self._cache is None:
-            return Deltas()
-        numbers = pages + self._first_pages[job.block]
+    def _look_up(
+        self, job: SendJob, pages: Pages, nonzero: NDArray[np.bool_], wanted: NDArray[np.bool_]
+    ) -> Found:
+        """What can travel as deltas, in no first round and no redo; what is sent now is kept for
+        the next round, if there is one."""
+        found, cache, slots = Found.nothing(len(pages)), self._cache, job.cache_slots
+        if cache is None:
+            return found
         if job.attempt:
-            self._cache.void(job.slots, numbers)
-            return Deltas()
+            cache.void(slots, job.block, pages)
+            return found
         words = self._buffer.words[: len(pages)]
-        nonzero = kinds != PageKind.ZERO
-        deltas = Deltas()
         if job.round_no > 1:
-            deltas = self._cache.encode(job.slots, numbers, words, kinds, wanted)
+            found = cache.look_up(slots, job.block, pages, words, nonzero & wanted)
         if not job.final:
-            self._cache.keep(job.slots, job.sync_count, numbers, words, nonzero)
-        return deltas
+            cache.keep(slots, job.round_no, job.block, pages, words, nonzero)
+        return found
 
     def _batch(
         self,
         job: SendJob,
         pages: Pages,
-        kinds: NDArray[np.uint8],
+        nonzero: NDArray[np.bool_],
         wanted: NDArray[np.bool_],
-        section: bytes,
+        found: Found,
         hashes: Hashes | None,
     ) -> Batch:
-        raw = self._buffer.gather(wanted & (kinds == PageKind.DATA))
-        unpacked = b"".join((raw, section)) if section else raw
+        kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
+        kinds[found.deltas] = PageKind.DELTA
+        unpacked: Buffer = self._buffer.gather(wanted & (kinds == PageKind.DATA))
+        if found.section:
+            unpacked = b"".join((unpacked, found.section))
         codec, payload = compress(job.codec, unpacked, job.level)
         return Batch(
             session=self._settings.session,
@@ -191,11 +173,11 @@ class CompressWorker:
             round_no=job.round_no,
             block=job.block,
             codec=codec,
-            pages=pages,
+            pages=pages[wanted],
             kinds=kinds[wanted],
-            hashes=None if hashes is None else hashes[wanted & (kinds != PageKind.ZERO)],
+            hashes=None if hashes is None else hashes[wanted & nonzero],
             payload=payload,
-            delta_bytes=len(section),
+            delta_bytes=len(found.section),
         )
 
     def _transmit(self, lane: int, head: bytes, payload: Buffer) -> int:
@@ -219,3 +201,25 @@ class CompressWorker:
             if rate != self._live.rate:
                 leaves_ns = self._live.moved(leaves_ns, rate, monotonic_ns())
                 rate = self._live.rate
+
+
+def _report(batch: Batch, found: Found, head_bytes: int, times: tuple[int, int, int]) -> Sent:
+    """`times`: hashing, compressing, waiting for the wire."""
+    hash_ns, compress_ns, blocked_ns = times
+    return Sent(
+        seq=batch.seq,
+        attempt=batch.attempt,
+        zero_pages=len(batch.pages) - batch.data_pages - batch.delta_pages,
+        data_pages=batch.data_pages,
+        wire_bytes=head_bytes + len(batch.payload),
+        payload_bytes=len(batch.payload),
+        compressed=len(batch.payload) < batch.unpacked_bytes,
+        hash_ns=hash_ns,
+        compress_ns=compress_ns,
+        blocked_ns=blocked_ns,
+        delta_pages=batch.delta_pages,
+        delta_bytes=batch.delta_bytes,
+        looked_up=found.looked_up,
+        missed=found.missed,
+        overflow=found.overflow,
+    )

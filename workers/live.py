@@ -13,6 +13,8 @@ import numpy as np
 from workers.memory import mapped_bytes, record_lock, shared_memory
 
 DEPTH_NS = 50_000_000
+LOCK_NS = 20_000_000
+"""A draw takes some us; who holds the lock longer does not run."""
 _RATE, _EMPTY_AT, _WORDS = range(3)
 
 
@@ -63,7 +65,7 @@ class LiveSettings:
     def _bucket(self) -> Iterator[None]:
         """The bucket's lock. It is done without where its holder stands still: of two that draw at
         once one counts, which is better than a coordinator or a worker that waits for ever."""
-        with record_lock(self._fd):
+        with record_lock(self._fd, LOCK_NS):
             yield
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Guest memory, mapped to be read: of a range that exists, all of it, no byte is copied.
 
 Reading a hole through a mapping allocates it, and reading behind the end of a file ends the
-process: what exists is asked for each time before it is looked at.
+process: what exists is asked for each time before it is looked at. What becomes a hole in between
+is allocated once more; where a file shrinks just then the worker dies, and its successor reads.
 """
 
 import ctypes

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
-LOCK_NS = 20_000_000
-"""What is done under a lock takes a millisecond at most; who holds it longer does not run."""
 _LOOK_AGAIN_SECONDS = 0.0002
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -86,24 +84,26 @@ def punch_hole(fd: int, start: int, count: int) -> None:
 
 
 @contextmanager
-def record_lock(fd: int) -> Iterator[bool]:
-    """Hold the lock of a memory file, for as long as the block takes; whether it could be had.
+def record_lock(fd: int, within_ns: int, span: tuple[int, int] = (0, 0)) -> Iterator[bool]:
+    """Hold the lock of a memory file, or of the bytes (first, count) of it, while the block takes.
 
-    It is done without where its holder stands still. That of a process that dies is free.
+    Whether it could be had `within_ns`: it is done without where its holder stands still. That of a
+    process that dies is free.
     """
-    until_ns = monotonic_ns() + LOCK_NS
-    while not (locked := _lock(fd)) and monotonic_ns() < until_ns:
+    first, count = span
+    until_ns = monotonic_ns() + within_ns
+    while not (locked := _lock(fd, first, count)) and monotonic_ns() < until_ns:
         sleep(_LOOK_AGAIN_SECONDS)
     try:
         yield locked
     finally:
         if locked:
-            fcntl.lockf(fd, fcntl.LOCK_UN)
+            fcntl.lockf(fd, fcntl.LOCK_UN, count, first)
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, first: int, count: int) -> bool:
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
     except BlockingIOError:
         return False
     return True

@@ -22,8 +22,8 @@ class SendJob(PoolMessage, frozen=True):
     """To a compress worker: read these pages, compress them by `codec` at `level`, send them as
     frame `seq`.
 
-    `final`: the guest is stopped, so that the bytes cannot change any more. `slots` of the cache
-    are in use, 0 without one; `sync_count` is dirty-sync-count.
+    `final`: the guest is stopped, so that the bytes cannot change any more. `cache_slots` are in
+    use of the cache of sent pages, 0 without one.
     """
 
     seq: int
@@ -35,8 +35,7 @@ class SendJob(PoolMessage, frozen=True):
     codec: str
     level: int
     pages: bytes
-    slots: int = 0
-    sync_count: int = 0
+    cache_slots: int = 0
 
 
 class ScanJob(PoolMessage, frozen=True):
@@ -83,7 +82,7 @@ class Sent(PoolMessage, frozen=True):
     """From a compress worker: the frame of `seq` is out. Counts are pages, times ns:
 
     `hash_ns` and `compress_ns` of processor time, `blocked_ns` of waiting for the wire. Of pages
-    that could be deltas, those that are none were `missed` in the cache, or are an `overflow`.
+    that were `looked_up` in the cache, `missed` were not there, or their delta is an `overflow`.
     """
 
     seq: int
@@ -98,6 +97,7 @@ class Sent(PoolMessage, frozen=True):
     blocked_ns: int
     delta_pages: int = 0
     delta_bytes: int = 0
+    looked_up: int = 0
     missed: int = 0
     overflow: int = 0
 

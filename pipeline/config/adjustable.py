@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pipeline.config.fields import cache_refusal, cache_size
 from pipeline.config.model import Config, Parameters, Section
 from protocol.errors import ConfigError
+from protocol.uri import Uri
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -48,6 +49,16 @@ class Adjustable:
     def set_autostart(self, autostart: bool) -> None:
         """Whether a guest that comes is let run."""
         self.config = self.config.model_copy(update={"autostart": autostart})
+
+    def check_xbzrle(self, uri: Uri) -> None:
+        """ConfigError for deltas that cannot be: a saved guest is read back in whole pages."""
+        if not self.config.capabilities.xbzrle:
+            return
+        if uri.scheme == "file":
+            raise ConfigError("capabilities.xbzrle: a saved guest travels in whole pages")
+        size = self.parameters.xbzrle_cache_size
+        if size != Parameters().xbzrle_cache_size:  # the default one is cut
+            self._check_cache(size)
 
     def _check_cache(self, size: int) -> None:
         try:

@@ -154,6 +154,19 @@ class Capabilities(Section):
     pause_before_switchover: bool = False
 
 
+class Convergence(Section):
+    """What is done about a migration that does not end by itself. Seconds, 0 is none; of GiB, for
+    each of which a time counts, there is one at least."""
+
+    completion_timeout: Annotated[float, Between(0, 86_400)] = 0
+    progress_timeout: Annotated[float, Between(0, 86_400)] = 0
+    progress_margin: Annotated[float, Between(0, 0.99)] = 0.05
+    then: Literal["cancel", "switch-over"] = "cancel"
+    downtime_start: Annotated[int, Between(0, (1 << 31) - 1)] = 0
+    downtime_steps: Annotated[int, Between(0, 1000)] = 0
+    downtime_delay: Annotated[float, Between(0.1, 86_400)] = 75
+
+
 class Security(Section):
     """Who may connect: this end's `keys`, made by `pageferry keygen`, and the public keys of the
     other end, each a file or 40 characters. Files are looked at in keys.py."""
@@ -179,6 +192,7 @@ class Config(Section):
     parameters: Parameters = Parameters()
     capabilities: Capabilities = Capabilities()
     disks: Annotated[tuple[()], Field(strict=False)] = ()
+    convergence: Convergence = Convergence()
     security: Security = Security()
 
     @property
@@ -206,15 +220,17 @@ SECTIONS: dict[str, type[Section]] = {
     "destination": Destination,
     "parameters": Parameters,
     "capabilities": Capabilities,
+    "convergence": Convergence,
     "security": Security,
 }
 """Name in a pydantic location → its model; a guest stands there under its kind."""
 
-NOT_YET_KEYS = frozenset({"convergence", "destination.data-ports"})
+NOT_YET_KEYS = frozenset({"destination.data-ports"})
 """Keys that have a meaning, but not in this version: refused by name."""
 
 NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "guest.on-completed": ("quit",),
+    "convergence.then": ("throttle",),
     "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),
     "capabilities.rdma-pin-all": (True,),

@@ -55,7 +55,7 @@ CANDIDATES = (
     Choice("zlib", 1),
 )
 """By 512 KiB of the benchmark's pages, MiB/s a core and ratio: lz4 419 and 1.97, zstd 362 and 2.41,
-247 and 2.58, 68 and 2.69, zlib 147 and 2.08; what lies between (zstd 2, 5) gains 2 % at most."""
+247 and 2.58, 68 and 2.69, zlib-ng 147 and 2.08; what lies between (zstd 2, 5) gains 2 % at most."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class AutoCodec:
         return max(known.tried, key=lambda one: self._predicted(known.tried[one]))
 
     def _predicted(self, recent: Recent) -> float:
-        """Bytes of guest memory a second; 0 where nothing is known yet."""
+        """Bytes a second, before compression; 0 where nothing is known yet."""
         working = self._cores * 1e9 / recent.ns_a_byte if recent.ns_a_byte else inf
         return min(working, self._link * recent.ratio)
 

@@ -18,6 +18,7 @@ from pipeline.liveness import SILENCE_SECONDS
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import and_every_so_often
 from pipeline.signals import Flag
+from pipeline.source.convergence import Convergence, Policy
 from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
@@ -26,7 +27,13 @@ from pipeline.source.switch_over import SwitchOver
 from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import Cancelled, GuestError, MigrationError, NotStartedThere
+from protocol.errors import (
+    Cancelled,
+    GuestError,
+    MigrationError,
+    NotConverging,
+    NotStartedThere,
+)
 from protocol.limits import PAGE_BYTES, REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
@@ -69,6 +76,7 @@ class Coordinator:
         tick = and_every_so_often(on_tick, self._look)
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys)
         self.rounds = Rounds(config.parameters.downtime_limit)
+        self.convergence: Convergence | None = None
         self.clock = DowntimeClock()
         stays = uri.scheme == "file"
         self.custody = Custody(guest, config.name, self.engine.session_id, stays=stays)
@@ -76,10 +84,22 @@ class Coordinator:
         self.error: str | None = None
 
     def _look(self) -> None:
-        """Whether the guest lives: once it is stopped all of it can be had, whatever becomes of its
-        process."""
-        if not self.has_stopped:
-            self.custody.check()
+        """Whether the guest lives, and its migration comes to an end: until it is stopped. Then all
+        of it can be had, whatever becomes of its process."""
+        if self.has_stopped:
+            return
+        self.custody.check()
+        if self.convergence is not None:
+            self._check_convergence(self.convergence)
+
+    def _check_convergence(self, convergence: Convergence) -> None:
+        """NotConverging where that is what shall become of it."""
+        why = convergence.why_hopeless(monotonic_ns(), self.engine.left)
+        if why is None:
+            return
+        if not convergence.accepts_downtime:
+            raise NotConverging(why)
+        structlog.get_logger().warning(f"{why}: switching over, whatever the downtime")
 
     def migrate(self) -> None:
         """Move the guest. How it ended is in the status; errors are in `error`."""
@@ -103,27 +123,30 @@ class Coordinator:
     def _send_rounds(self) -> None:
         """Round after round, until what is left fits into the downtime."""
         engine = self.engine
+        self.convergence = Convergence(_policy(self._config, engine), monotonic_ns())
         while True:
             engine.start_round()
             engine.pump.wait(lambda: engine.dispatcher.all_given)
             if not self._guest.can_stop:
                 return
             verdict = self._verdict()
+            began_ns = monotonic_ns()
             engine.fence()
-            if verdict is Verdict.SWITCH_OVER and self._still_fits():
+            if verdict is Verdict.SWITCH_OVER and self._still_fits(monotonic_ns() - began_ns):
                 return
 
-    def _still_fits(self) -> bool:
+    def _still_fits(self, fence_ns: int) -> bool:
         """Whether the guest may be stopped, now that nothing is on its way any more: that would be
-        downtime, too. A hash scan would take longer than what was on its way."""
-        if not self.engine.tracking.scans:
-            return True
-        self.engine.scan()
-        return self._decide(self._fixed_parts()) is Verdict.SWITCH_OVER
+        downtime, too. What was written meanwhile is looked for, where that is the shorter thing."""
+        fixed = self._fixed_parts()
+        if fence_ns > fixed.scan_ms * 1e6:
+            self.engine.scan()
+        return self._decide(fixed) is Verdict.SWITCH_OVER
 
     def _verdict(self) -> Verdict:
         """What to do after this round; what was written behind a hash scan's back counts, too."""
         self._check_guest()
+        self._step_downtime()
         self.engine.scan()
         if self.engine.hashes is not None and self.engine.tracking.scans:
             self.engine.sample_hashing()
@@ -132,7 +155,16 @@ class Coordinator:
             self._warn(fixed)
         return self._decide(fixed)
 
+    def _step_downtime(self) -> None:
+        assert self.convergence is not None, "it watches the rounds"
+        limit_ms = self.convergence.downtime_limit_ms(monotonic_ns(), self.rounds.most_ms)
+        if limit_ms != self.rounds.downtime_limit_ms:
+            structlog.get_logger().info("downtime-limit", ms=round(limit_ms))
+        self.rounds.downtime_limit_ms = limit_ms
+
     def _decide(self, fixed: FixedParts) -> Verdict:
+        if self.convergence is not None and self.convergence.accepts_downtime:
+            return Verdict.SWITCH_OVER
         unseen = self.engine.statistics.dirty_pages_rate * fixed.scan_ms / 2e3
         return self.rounds.decide(
             self.engine.pending_bytes + int(unseen) * PAGE_BYTES,
@@ -190,7 +222,8 @@ class Coordinator:
         held = Status.ACTIVE
         if self._config.capabilities.pause_before_switchover:
             held = self._pause()
-        self._guest.check_stopped()
+        if not self._guest.is_dead():
+            self._guest.check_stopped()
         if not self._status.change(held, Status.DEVICE):
             raise Cancelled("cancelled")
         self.custody.intend()
@@ -221,7 +254,7 @@ class Coordinator:
 
     def adjust(self, parameters: Parameters) -> None:
         """Let what was set meanwhile take effect."""
-        self.rounds.downtime_limit_ms = parameters.downtime_limit
+        self.rounds.most_ms = float(parameters.downtime_limit)
         self.engine.adjust(parameters, lifted=self.has_stopped)
 
     def _fail(self, error: Exception) -> None:
@@ -237,3 +270,17 @@ class Coordinator:
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)
+
+
+def _policy(config: Config, engine: SourceEngine) -> Policy:
+    wanted = config.convergence
+    return Policy(
+        memory_bytes=engine.statistics.total_pages * PAGE_BYTES,
+        completion_s=wanted.completion_timeout,
+        progress_s=wanted.progress_timeout,
+        margin=wanted.progress_margin,
+        remedy=wanted.then,
+        start_ms=wanted.downtime_start,
+        steps=wanted.downtime_steps,
+        delay_s=wanted.downtime_delay,
+    )

@@ -61,8 +61,8 @@ class Dispatcher:
         self._redo: deque[int] = deque()
         self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
         """(seq, attempt) of a job → the worker that has it, and its pages."""
-        self.slots = self.sync_count = 0
-        """Of the cache of sent pages, in use; dirty-sync-count."""
+        self.cache_slots = 0
+        """In use of the cache of sent pages; 0: there is none."""
         self.scans = Scans()
         self._retired: set[int] = set()
         self.round_no = 0
@@ -168,8 +168,7 @@ class Dispatcher:
             final=out.final,
             codec=out.choice.codec,
             level=out.choice.level,
-            slots=self.slots,
-            sync_count=self.sync_count,
+            cache_slots=self.cache_slots,
             pages=pages.tobytes(),
         )
         self._pool.send(out.worker, job)

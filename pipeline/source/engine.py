@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from time import monotonic_ns
 
-import numpy as np
 import zmq
 
 from pipeline.config.fields import AllProcessors
@@ -19,6 +18,7 @@ from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.signals import Flag
 from pipeline.source.codec_choice import RAW, AutoCodec, Choice, FixedCodec
+from pipeline.source.convergence import Left
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
@@ -28,7 +28,7 @@ from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
 from protocol import control as c
-from protocol.errors import GuestError, MigrationError
+from protocol.errors import GuestError
 from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
@@ -67,7 +67,6 @@ class SourceEngine:
     ) -> None:
         self.config = config
         self._keys = keys
-        self._is_saved = uri.scheme == "file"
         self.guest = guest
         self.tracking = tracking
         self.block_pages = tuple(block.pages for block in guest.blocks)
@@ -163,15 +162,12 @@ class SourceEngine:
 
     def _cache(self) -> PassedFd | None:
         """That of sent pages, where `xbzrle` is on; room for all of memory, of which nothing exists
-        yet. MigrationError for a guest that is saved: what is read back of it are whole pages."""
+        yet."""
         if not self.config.capabilities.xbzrle:
             return None
-        if self._is_saved:
-            raise MigrationError("xbzrle: a guest that is saved travels in whole pages")
-        pages = sum(self.block_pages)
-        fd = cache_memory(pages)
+        fd = cache_memory(sum(self.block_pages))
         self._opened.callback(os.close, fd)
-        self.cache = SentCache(fd, pages)
+        self.cache = SentCache(fd, self.block_pages)
         return PassedFd(fd)
 
     def _worker_settings(
@@ -221,20 +217,18 @@ class SourceEngine:
         """Let a new size of the cache take effect, now that nobody has it in hand."""
         if self.cache is None:
             return
-        before = self.dispatcher.slots
+        before = self.dispatcher.cache_slots
         slots = min(self.cache_pages, 1 << (self.statistics.total_pages.bit_length() - 1))
         if before and slots != before:
             self.cache.resize(before, slots)
-        self.dispatcher.slots = slots
-        self.dispatcher.sync_count = self.statistics.dirty_sync_count
+        self.dispatcher.cache_slots = slots
 
     def forget(self, block: int, pages: Pages) -> None:
         """What was sent of `pages` is not what the destination has."""
         if self.hashes is not None:
             self.hashes[block][pages] = VOID_HASH
         if self.cache is not None:
-            first = sum(self.block_pages[:block])
-            self.cache.void(self.dispatcher.slots, pages.astype(np.int64) + first)
+            self.cache.void(self.dispatcher.cache_slots, block, pages)
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
@@ -265,6 +259,7 @@ class SourceEngine:
         after a look at all, so that the pass in the downtime finds all of it mapped."""
         if self.dispatcher.round_no == 1:
             self.scan_hashes(self.dirty.mark)
+            self.statistics.forget_hash_pace()
         ranges = self.statistics.total_pages // SCAN_PAGES
         self.scan_hashes(self.dirty.mark, every=max(1, ranges // SAMPLE_RANGES))
 
@@ -286,6 +281,19 @@ class SourceEngine:
     def pending_bytes(self) -> int:
         """Guest bytes that are dirty, or on their way and not applied."""
         return (self.dirty.pages + self.dispatcher.pages_pending) * PAGE_BYTES
+
+    @property
+    def left(self) -> Left:
+        """What is left, in this round and as far as is known behind it."""
+        current = self.statistics.rounds[-1]
+        return Left(
+            round_no=current.round_no,
+            of_round=current.pages * PAGE_BYTES,
+            began_ns=current.began_ns,
+            in_round=self.dispatcher.pages_pending * PAGE_BYTES,
+            dirty=self.dirty.pages * PAGE_BYTES,
+            dirty_rate=self.statistics.dirty_pages_rate,
+        )
 
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""

@@ -56,6 +56,7 @@ def _counts(coordinator: Coordinator) -> Counts:
         pages={
             "zero": statistics.zero_pages,
             "normal": statistics.data_pages,
+            "delta": statistics.deltas.pages,
             "skipped": statistics.skipped_pages,
         },
         redone=engine.dispatcher.redone,
@@ -85,7 +86,7 @@ def result_of(
         expected_downtime=round(coordinator.rounds.expected_downtime_ms),
         ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
         compression=_compression(engine.statistics, config),
-        xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.slots),
+        xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.cache_slots),
         name=config.name,
         session=engine.session_id.hex(),
         verified=verified(config.verify) if completed else False,
@@ -97,6 +98,7 @@ def result_of(
         stages=stages,
         bottleneck=_bottleneck(stages),
         redone=engine.dispatcher.redone,
+        decisions=coordinator.convergence.decisions if coordinator.convergence else [],
         guest_dirty_rate=coordinator.guest_dirty_rate,
         error_desc=coordinator.error,
     )

@@ -74,6 +74,8 @@ class Rounds:
 
     def __init__(self, downtime_limit_ms: float) -> None:
         self.downtime_limit_ms = downtime_limit_ms
+        self.most_ms = float(downtime_limit_ms)
+        """What the limit may become in the end."""
         self.expected_downtime_ms = downtime_limit_ms
         self._hopeless = 0
 
@@ -90,7 +92,7 @@ class Rounds:
             self.expected_downtime_ms = pending_bytes / bandwidth + fixed.total_ms
         if not pending_bytes or pending_bytes < self.max_size(bandwidth, fixed):
             return Verdict.SWITCH_OVER
-        if bandwidth and fixed.total_ms >= self.downtime_limit_ms:
+        if bandwidth and fixed.total_ms >= self.most_ms:
             self._count_hopeless(fixed)
         return Verdict.SEND
 
@@ -101,7 +103,7 @@ class Rounds:
             raise NotConverging(
                 f"not converging: scan {fixed.scan_ms:.0f} ms, verification"
                 f" {fixed.verify_ms:.0f} ms and device state {fixed.devices_ms:.0f} ms alone"
-                f" exceed the downtime-limit of {self.downtime_limit_ms:.0f} ms;"
+                f" exceed the downtime-limit of {self.most_ms:.0f} ms;"
                 f" {int(self.expected_downtime_ms) + 1} ms would do, with {pages_ms:.0f} ms for"
                 " the last pages"
             )

@@ -31,8 +31,8 @@ class Busy:
 
 @dataclass
 class DeltaCounts:
-    """What became of pages that could travel as deltas: in all, and by the end of a period of
-    dirty rates. `looked_up` are those that are no zero pages; `bytes` those of the deltas."""
+    """What became of pages that could travel as deltas, in all and in the last round that had
+    some. `looked_up` are those that are no zero pages; `bytes` those of the deltas."""
 
     pages: int = 0
     bytes: int = 0
@@ -47,12 +47,12 @@ class DeltaCounts:
         """One more batch."""
         self.pages += sent.delta_pages
         self.bytes += sent.delta_bytes
-        self.looked_up += sent.data_pages + sent.delta_pages
+        self.looked_up += sent.looked_up
         self.missed += sent.missed
         self.overflow += sent.overflow
 
-    def end_period(self) -> None:
-        """New rates, of what came in the period: misses a page, and how much smaller deltas are;
+    def end_round(self) -> None:
+        """New rates, of what came in the round: misses a page, and how much smaller deltas are;
         the last ones where none came."""
         now = (self.pages, self.bytes, self.looked_up, self.missed)
         pages, size, looked_up, missed = map(sub, now, self._before)
@@ -127,7 +127,6 @@ class SourceStatistics:
         if elapsed_ns >= RATE_PERIOD_NS or not self.dirty_pages_rate:
             self.dirty_pages_rate = self._dirtied_pages / (elapsed_ns / 1e9)
             self._scanned_ns, self._dirtied_pages = now_ns, 0
-            self.deltas.end_period()
 
     def end_round(self, workers: int = 1) -> None:
         """All of the round is applied, for the first time; so many compress workers were at it."""
@@ -136,6 +135,7 @@ class SourceStatistics:
             return
         current.ended_ns, current.workers = monotonic_ns(), workers
         current.busy = self.busy.since(current.before)
+        self.deltas.end_round()
 
     @property
     def busy(self) -> Busy:
@@ -176,6 +176,10 @@ class SourceStatistics:
         self.decompress_ns = applied.decompress_ns
         self.write_ns = applied.write_ns
         self.uncompared_pages = applied.uncompared
+
+    def forget_hash_pace(self) -> None:
+        """What hashing took until now was for once."""
+        self._hash_pace.clear()
 
     @property
     def hash_ns_a_page(self) -> float:

@@ -9,7 +9,7 @@ import xxhash
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
-from pipeline.source.tracking import is_quiet
+from pipeline.source.quiet import has_stayed_quiet
 from protocol import control as c
 from protocol.devices import Section, encode_sections
 from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
@@ -97,12 +97,14 @@ class SwitchOver:
         engine.fence()
 
     def _look_again(self) -> None:
-        found: list[Pages] = []
-        if self._engine.config.verify == "full":
-            self._engine.scan_hashes(lambda _, pages: found.append(pages))
-        quiet = self._engine.tracking.name != "none" or is_quiet(self._engine.guest)
-        if any(len(pages) for pages in found) or not quiet:
-            raise GuestError(f"{self._engine.guest.name} is being written")
+        engine, guest, found = self._engine, self._engine.guest, list[Pages]()
+        if engine.config.verify == "full":
+            engine.scan_hashes(lambda _, pages: found.append(pages))
+        quiet = not any(len(pages) for pages in found)
+        if engine.tracking.name == "none":
+            quiet = engine.pump.aside(lambda: has_stayed_quiet(guest, engine.tracking.stamps))
+        if not quiet:
+            raise GuestError(f"{guest.name} is being written")
 
     def load(self, sections: list[Section]) -> None:
         """Send the device state and wait until the destination is ready to start."""

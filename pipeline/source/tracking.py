@@ -1,24 +1,25 @@
 """Which dirty tracker a migration takes, and why."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pipeline.file_users import users_of
 from pipeline.guests.base import SourceGuest
+from pipeline.source.quiet import Stamps, is_quiet, other_writers, stamps
 from pipeline.uffd import WrittenScan
 from protocol.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """The tracker of one migration; `scans` by block number, empty but for `uffd`."""
+    """The tracker of one migration; `scans` by block number, empty but for `uffd`; with `none` the
+    `stamps` of the memory that is looked at once."""
 
     name: str
     reason: str
     scans: dict[int, WrittenScan] = field(default_factory=dict)
     disarm: Callable[[], None] = lambda: None
+    stamps: Stamps = ()
 
     def close(self) -> None:
         """Let go of the page maps, and the guest's memory. Idempotent."""
@@ -50,8 +51,11 @@ def start_tracking(wanted: str, guest: SourceGuest, verify: str) -> Tracking:
 
     ConfigError where uffd is asked for by name and cannot be had.
     """
+    before = () if guest.can_stop else stamps(guest)
     name, reason = choose(wanted, guest, verify)
     mappings = guest.arm() if name == "uffd" else []
+    if name == "none":
+        return Tracking(name, reason, stamps=before)
     if mappings:
         scans = {
             m.block: WrittenScan(m.pid, m.address, guest.blocks[m.block].pages) for m in mappings
@@ -63,25 +67,12 @@ def start_tracking(wanted: str, guest: SourceGuest, verify: str) -> Tracking:
         reason = guest.why_not_armed()
     if wanted == "uffd":
         raise ConfigError(refusal(reason))
-    return Tracking("none" if name == "none" else "hash", reason)
+    return Tracking("hash", reason)
 
 
 def _why_distrusted(guest: SourceGuest, verify: str) -> str | None:
     """Why uffd is not enough where `verify` does not find what it misses; None: it is."""
     if verify == "full":
         return None
-    found = next(chain(guest.untracked_changes(), _other_processes(guest)), None)
+    found = next(chain(guest.untracked_changes(), other_writers(guest)), None)
     return None if found is None else f"with verify: {verify} it would miss writes: {found}"
-
-
-def is_quiet(guest: SourceGuest) -> bool:
-    """Whether nobody whom we can see may write to its memory, and it is said to have no writer."""
-    return not guest.can_stop and next(_other_processes(guest), None) is None
-
-
-def _other_processes(guest: SourceGuest) -> Iterator[str]:
-    besides = {os.getpid(), *([] if guest.process is None else [guest.process.pid])}
-    for block in guest.blocks:
-        for user in users_of(block.fd, besides):
-            if user.can_write:
-                yield f"process {user.pid} can write to block {block.name}, too"

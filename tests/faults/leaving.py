@@ -35,11 +35,11 @@ def before_rounds(coordinator: Coordinator, do: Callable[[int], None]) -> None:
 def two_rounds(coordinator: Coordinator) -> None:
     """Let nothing be good enough for the switch-over before the second round."""
     rounds = coordinator.rounds
-    limit_ms, rounds.downtime_limit_ms = rounds.downtime_limit_ms, 0.0
+    limit_ms, rounds.most_ms = rounds.most_ms, 0.0
 
     def allow(round_no: int) -> None:
         if round_no == 2:
-            rounds.downtime_limit_ms = limit_ms
+            rounds.most_ms = limit_ms
 
     before_rounds(coordinator, allow)
 

@@ -228,6 +228,8 @@ def test_more_pages_than_a_batch_has_are_refused() -> None:
         (forge_frame(encode_hello(SESSION, 1), version=9), "wrong version 9"),
         (forge_frame(encode_hello(SESSION, 1), type=2), "type 2 where HELLO"),
         (forge_frame(encode_hello(SESSION, 1), flags=8), "unknown flags 0x8"),
+        (forge_frame(encode_hello(SESSION, 1), flags=4), "a hello with flags 0x4"),
+        (forge_frame(encode_hello(SESSION, 1) + bytes(8), flags=4), "a hello with flags 0x4"),
         (forge_frame(encode_hello(SESSION, 1), pages=1), "declares"),
         (forge_frame(encode_hello(SESSION, 1) + b"\0"), "declares"),
         (forge_frame(bytes(HEADER.size)), "not a pageferry frame"),

@@ -22,6 +22,7 @@ from protocol.errors import PeerLost
 from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
 from tests.pipeline.holding import HOLDS
+from tests.pipeline.source.test_tracking import SEES_ALL
 from tests.system.migrations import MIB, Destination, both_ends, migrate, settings
 
 CODECS = ("none", "zlib", "zstd", "lz4")
@@ -217,6 +218,7 @@ def test_a_quiet_file_that_is_not_quiet(folder: Path, shm: Path) -> None:
     assert not target.exists()
 
 
+@SEES_ALL
 def test_a_quiet_file_that_somebody_opens_to_write(folder: Path, shm: Path) -> None:
     """The same, where nothing is looked at twice: found by who has it open then."""
     source, target = image(shm / "source"), shm / "target"
@@ -232,3 +234,19 @@ def test_a_quiet_file_that_somebody_opens_to_write(folder: Path, shm: Path) -> N
     assert here.error_desc == f"{source} is being written"
     assert here.tracker == "none"
     assert not target.exists()
+
+
+@SEES_ALL
+def test_a_quiet_file_that_somebody_wrote_to_and_closed(folder: Path, shm: Path) -> None:
+    """The same, where who did it is gone at both looks."""
+    source, target = image(shm / "source"), shm / "target"
+
+    @cache
+    def write_once() -> None:
+        with source.open("r+b") as file:
+            os.pwrite(file.fileno(), b"written", 4096)
+
+    config = settings(file_guest(source), to=target, verify="frames")
+    here, there = both_ends(config, folder, watch=write_once)
+    assert (here.status, there.status) == ("failed", "failed")
+    assert here.error_desc == f"{source} is being written"

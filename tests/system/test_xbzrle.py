@@ -9,6 +9,8 @@ import pytest
 from pipeline.config.model import Config
 from pipeline.destination.landing import Landing
 from pipeline.source.coordinator import Coordinator
+from pipeline.source.engine import SourceEngine
+from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 from protocol.uri import Uri
 from tests.faults.leaving import leave, synthetic_guest
@@ -17,6 +19,7 @@ from tests.system.test_synthetic_guest import WAYS, assert_moved
 from workers.messages import Reconnect
 from workers.pages import Pages
 
+GIB = 1 << 30
 GUEST = {
     "kind": "synthetic",
     "memory": "32MiB",
@@ -96,10 +99,18 @@ def test_a_page_that_arrived_wrong_is_sent_whole(
             spoilt.append(pages[0])
             os.pwrite(landing._fd, b"spoilt!!", int(pages[0]) * PAGE_BYTES + 2048)
 
+    heard: list[int] = []
+    forget = SourceEngine.forget
+
+    def note_and_forget(engine: SourceEngine, block: int, pages: Pages) -> None:
+        heard.extend(pages.tolist())
+        forget(engine, block, pages)
+
     monkeypatch.setattr(Landing, "_change", change_and_spoil)
+    monkeypatch.setattr(SourceEngine, "forget", note_and_forget)
     here, there = both_ends(config(), folder)
     assert_moved(here, there)
-    assert spoilt
+    assert heard == spoilt
 
 
 def test_the_size_changes_while_it_runs(folder: Path) -> None:
@@ -107,7 +118,7 @@ def test_the_size_changes_while_it_runs(folder: Path) -> None:
     sizes = [MIB, 16 * MIB, 65536, 32 * MIB]
 
     def resize(coordinator: Coordinator) -> None:
-        slots = coordinator.engine.dispatcher.slots
+        slots = coordinator.engine.dispatcher.cache_slots
         if sizes and coordinator.engine.dispatcher.round_no > 4 - len(sizes):
             parameters = coordinator.engine.config.parameters
             given = {"xbzrle_cache_size": sizes.pop(0)}
@@ -126,7 +137,18 @@ def test_a_saved_guest_has_none(folder: Path) -> None:
     """A file whose pages nobody can read back."""
     saved = Uri("file", path=str(folder / "saved"))
     with synthetic_guest(config()) as guest:
-        here = migrate(Config.model_validate(config()), saved, nobody, guest=guest)
-        assert here.error_desc == "xbzrle: a guest that is saved travels in whole pages"
-        assert here.guest_alive == "source"
+        with pytest.raises(ConfigError, match="xbzrle: a saved guest travels in whole pages"):
+            migrate(Config.model_validate(config()), saved, nobody, guest=guest)
+        assert guest.run_state() == "running"
     assert not (folder / "saved").exists()
+
+
+def test_a_cache_that_is_larger_than_memory_is_refused(folder: Path) -> None:
+    """A size that is cut without a word, and not the one that was asked for."""
+    with synthetic_guest(config()) as guest:
+        large = Config.model_validate(config(parameters={"xbzrle-cache-size": 16 * MIB}))
+        large = large.model_copy(
+            update={"parameters": large.parameters.model_copy(update={"xbzrle_cache_size": GIB})}
+        )
+        with pytest.raises(ConfigError, match="exceeds guest ram size"):
+            migrate(large, Uri("unix", path=str(folder / "c")), nobody, guest=guest)

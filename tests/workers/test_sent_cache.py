@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from protocol import xbzrle
-from protocol.frames import PageKind
 from tests.pipeline.guests.helpers import python
 from tests.workers.memories import allocated_pages
-from workers.sent_cache import ENTRY_BYTES, LIFETIME, Deltas, SentCache, cache_memory
+from workers.pages import Pages
+from workers.sent_cache import ENTRY_BYTES, LIFETIME, Found, SentCache, cache_memory
 
 HOLDS_THE_LOCK = """
 import fcntl, sys
@@ -19,7 +19,9 @@ fcntl.lockf(file, fcntl.LOCK_EX)
 print("up", flush=True)
 input()
 """
-PAGES = 64
+BLOCKS = (4, 60)
+"""Pages of the second one are meant, numbered through both: so is every test's list of pages."""
+PAGES = sum(BLOCKS)
 SLOTS = 16
 
 
@@ -32,7 +34,7 @@ def _fd() -> Iterator[int]:
 
 @pytest.fixture(name="cache")
 def _cache(fd: int) -> SentCache:
-    return SentCache(fd, PAGES)
+    return SentCache(fd, BLOCKS)
 
 
 def content(*seeds: int) -> xbzrle.Words:
@@ -48,19 +50,23 @@ def touched(words: xbzrle.Words, word: int = 7) -> xbzrle.Words:
     return changed
 
 
-def keep(cache: SentCache, pages: list[int], words: xbzrle.Words, count: int = 1) -> None:
+def in_block(pages: list[int]) -> Pages:
+    """Pages by their numbers in the second block."""
+    return np.array(pages, np.uint32) - BLOCKS[0]
+
+
+def keep(cache: SentCache, pages: list[int], words: xbzrle.Words, round_no: int = 1) -> None:
     """Note that they were sent."""
-    cache.keep(SLOTS, count, np.array(pages), words, words.max(axis=1) > 0)
+    cache.keep(SLOTS, round_no, 1, in_block(pages), words, words.max(axis=1) > 0)
 
 
-def encode(
+def look_up(
     cache: SentCache, pages: list[int], words: xbzrle.Words, slots: int = SLOTS
-) -> tuple[Deltas, list[int], list[bool]]:
-    """What becomes of pages that were all asked for: deltas, kinds, which are still wanted."""
-    kinds = np.where(words.any(axis=1), PageKind.DATA, PageKind.ZERO).astype(np.uint8)
-    wanted = np.ones(len(pages), np.bool_)
-    deltas = cache.encode(slots, np.array(pages), words, kinds, wanted)
-    return deltas, kinds.tolist(), wanted.tolist()
+) -> tuple[Found, list[str]]:
+    """What becomes of pages that were all asked for: a delta, whole, or nothing of each."""
+    found = cache.look_up(slots, 1, in_block(pages), words, words.max(axis=1) > 0)
+    kinds = np.where(found.deltas, "delta", np.where(found.unchanged, "nothing", "whole"))
+    return found, kinds.tolist()
 
 
 def test_a_page_that_is_known_travels_as_its_delta(cache: SentCache) -> None:
@@ -68,41 +74,40 @@ def test_a_page_that_is_known_travels_as_its_delta(cache: SentCache) -> None:
     first = content(1, 2, 3)
     keep(cache, [5, 6, 40], first)
     new = np.concatenate([touched(first[:2]), content(9), first[2:]])
-    deltas, kinds, wanted = encode(cache, [5, 6, 20, 40], new)
-    assert kinds == [PageKind.DELTA, PageKind.DELTA, PageKind.DATA, PageKind.DATA]
-    assert wanted == [True, True, True, False], "the last one has not changed"
-    assert (deltas.missed, deltas.overflow) == (1, 0)
+    found, kinds = look_up(cache, [5, 6, 20, 40], new)
+    assert kinds == ["delta", "delta", "whole", "nothing"]
+    assert (found.looked_up, found.missed, found.overflow) == (4, 1, 0)
     applied = first[:2].copy()
-    xbzrle.apply(deltas.section, applied)
+    xbzrle.apply(found.section, applied)
     assert np.array_equal(applied, new[:2])
 
 
 def test_a_page_that_has_become_another_travels_whole(cache: SentCache) -> None:
     """A delta that is larger than its page."""
     keep(cache, [5], content(1))
-    deltas, kinds, wanted = encode(cache, [5], content(2))
-    assert (deltas.section, deltas.missed, deltas.overflow) == (b"", 0, 1)
-    assert (kinds, wanted) == ([PageKind.DATA], [True])
+    found, kinds = look_up(cache, [5], content(2))
+    assert (found.section, found.missed, found.overflow) == (b"", 0, 1)
+    assert kinds == ["whole"]
 
 
 def test_a_zero_page_is_forgotten(cache: SentCache) -> None:
     """A delta against what the page held before it was cleared."""
     keep(cache, [5], content(1))
     keep(cache, [5], content(0), 2)
-    deltas, kinds, _ = encode(cache, [5], touched(content(1)))
-    assert (deltas.missed, kinds) == (1, [PageKind.DATA])
+    found, kinds = look_up(cache, [5], touched(content(1)))
+    assert (found.missed, kinds) == (1, ["whole"])
     keep(cache, [5], content(0), 3)
-    assert encode(cache, [5], content(0))[1] == [PageKind.ZERO]
+    assert look_up(cache, [5], content(0))[1] == ["whole"]
 
 
 def test_who_comes_too_early_finds_the_slot_taken(cache: SentCache) -> None:
     """A cache in which two pages of one slot throw each other out at every turn."""
     keep(cache, [5], content(1), 1)
     keep(cache, [5 + SLOTS], content(2), LIFETIME)
-    assert encode(cache, [5], touched(content(1)))[0].missed == 0
+    assert look_up(cache, [5], touched(content(1)))[0].missed == 0
     keep(cache, [5 + SLOTS], content(2), 1 + LIFETIME)
-    assert encode(cache, [5], touched(content(1)))[0].missed == 1
-    assert encode(cache, [5 + SLOTS], touched(content(2)))[0].missed == 0
+    assert look_up(cache, [5], touched(content(1)))[0].missed == 1
+    assert look_up(cache, [5 + SLOTS], touched(content(2)))[0].missed == 0
 
 
 def test_a_hit_refreshes_the_age(cache: SentCache) -> None:
@@ -110,38 +115,41 @@ def test_a_hit_refreshes_the_age(cache: SentCache) -> None:
     for count in (1, 2, 3):
         keep(cache, [5], content(count), count)
     keep(cache, [5 + SLOTS], content(9), 3 + LIFETIME - 1)
-    assert encode(cache, [5], touched(content(3)))[0].missed == 0
+    assert look_up(cache, [5], touched(content(3)))[0].missed == 0
 
 
 def test_two_pages_of_a_batch_with_one_slot(cache: SentCache) -> None:
     """The content of one under the name of the other."""
     both = content(1, 2)
     keep(cache, [5, 5 + SLOTS], both)
-    deltas, kinds, _ = encode(cache, [5, 5 + SLOTS], touched(both))
-    assert (deltas.missed, kinds) == (1, [PageKind.DELTA, PageKind.DATA])
-    cache.keep(1, 9, np.array([5, 6, 7]), content(5, 6, 7), np.ones(3, np.bool_))
-    assert encode(cache, [5, 6, 7], content(5, 6, 7), slots=1)[2] == [False, True, True]
+    found, kinds = look_up(cache, [5, 5 + SLOTS], touched(both))
+    assert (found.missed, kinds) == (1, ["delta", "whole"])
+    cache.keep(1, 9, 1, in_block([5, 6, 7]), content(5, 6, 7), np.ones(3, np.bool_))
+    assert look_up(cache, [5, 6, 7], content(5, 6, 7), slots=1)[1] == ["nothing", "whole", "whole"]
 
 
 def test_what_is_void_is_not_known(cache: SentCache) -> None:
     """A delta against a copy that perhaps never arrived; another page's entry voided with it."""
     keep(cache, [5, 6], content(1, 2))
-    cache.void(SLOTS, np.array([5, 6 + SLOTS]))
-    assert encode(cache, [5, 6], touched(content(1, 2)))[1] == [PageKind.DATA, PageKind.DELTA]
+    cache.void(SLOTS, 1, in_block([5, 6 + SLOTS]))
+    assert look_up(cache, [5, 6], touched(content(1, 2)))[1] == ["whole", "delta"]
 
 
-@pytest.mark.parametrize(("slots", "known"), [(4, [3]), (32, [3, 6]), (16, [3, 6])])
+@pytest.mark.parametrize(
+    ("slots", "known"), [(4, []), (8, [5, 6]), (32, [5, 6, 13]), (16, [5, 6, 13])]
+)
 def test_another_size(cache: SentCache, fd: int, slots: int, known: list[int]) -> None:
     """An entry found under a slot that is no longer its page's; memory that is not given back."""
-    pages, words = [3, 6, 23], content(1, 2, 3)
+    pages, words = [5, 6, 13, 22], content(1, 2, 3, 4)
     keep(cache, pages, words)
     before = allocated_pages(fd)
     cache.resize(SLOTS, slots)
-    cache.keep(slots, 2, np.array([23]), content(4), np.ones(1, np.bool_))
+    cache.keep(slots, 2, 1, in_block([22]), content(9), np.ones(1, np.bool_))
     cache.resize(slots, SLOTS)
-    _, kinds, _ = encode(cache, [3, 6], touched(words[:2]))
-    assert [page for page, kind in zip([3, 6], kinds, strict=True) if kind == 3] == known
-    assert encode(cache, [23], touched(words[2:]))[1] == [PageKind.DATA], "not what it was before"
+    _, kinds = look_up(cache, [5, 6, 13], touched(words[:3]))
+    found = zip([5, 6, 13], kinds, strict=True)
+    assert [page for page, kind in found if kind == "delta"] == known
+    assert look_up(cache, [22], touched(words[3:]))[1] == ["whole"], "not what it was before"
     if slots < SLOTS:
         assert allocated_pages(fd) < before
 
@@ -150,10 +158,10 @@ def test_a_lock_that_is_not_to_be_had(cache: SentCache, fd: int) -> None:
     """Workers that all stand still because one does; or that go on, and leave what is old."""
     keep(cache, [5, 6], content(1, 2))
     with python(HOLDS_THE_LOCK, f"/proc/{os.getpid()}/fd/{fd}"):
-        deltas, kinds, wanted = encode(cache, [5], touched(content(1)))
-        assert (deltas.section, kinds, wanted) == (b"", [PageKind.DATA], [True])
+        found, kinds = look_up(cache, [5], touched(content(1)))
+        assert (found.section, found.missed, kinds) == (b"", 0, ["whole"])
         keep(cache, [5], touched(content(1)), 2)
-    assert encode(cache, [5, 6], touched(content(1, 2)))[1] == [PageKind.DATA, PageKind.DELTA]
+    assert look_up(cache, [5, 6], touched(content(1, 2)))[1] == ["whole", "delta"]
 
 
 def test_an_empty_cache_takes_no_memory(fd: int) -> None:

@@ -218,7 +218,7 @@ def with_keys(dotted: str, value: str) -> list[str]:
     return [*kind, f"{dotted}={value}"]
 
 
-LATER_KEYS = ["convergence", "destination.data-ports"]
+LATER_KEYS = ["destination.data-ports"]
 
 
 @pytest.mark.parametrize("key", LATER_KEYS)

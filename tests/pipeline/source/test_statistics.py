@@ -1,6 +1,7 @@
 """The source's counters and the figures made of them."""
 
 import pytest
+from msgspec import structs
 
 from pipeline.source.statistics import PACE_JOBS, Busy, SourceStatistics
 from protocol.control import Applied
@@ -115,3 +116,22 @@ def test_what_the_destination_tells_is_taken_over_and_pages_add_up() -> None:
     figures.add_applied(Applied(seq=2, decompress_ns=11, write_ns=22, uncompared=7), 6)
     assert (figures.decompress_ns, figures.write_ns) == (11, 22)
     assert (figures.uncompared_pages, figures.applied_pages) == (7, 11)
+
+
+def test_deltas_have_the_rates_of_the_last_round_that_had_some() -> None:
+    """Rates that stay at nothing in a short migration, or that count pages nobody looked up."""
+    figures = counted()
+    frame = sent(0, 6, 5000)
+    counts = [(0, 0, 0, 0), (2, 128, 8, 6), (4, 1024, 5, 1), (0, 0, 0, 0)]
+    rates = []
+    for pages, size, looked_up, missed in counts:
+        figures.start_round(9)
+        found = {"delta_pages": pages, "delta_bytes": size, "looked_up": looked_up}
+        figures.add_sent(structs.replace(frame, **found, missed=missed), 9)
+        figures.end_round()
+        figures.end_round()
+        rates.append((figures.deltas.miss_rate, figures.deltas.encoding_rate))
+    assert rates == [(0, 0), (6 / 8, 64), (1 / 5, 16), (1 / 5, 16)]
+    assert (figures.deltas.pages, figures.deltas.bytes, figures.deltas.missed) == (6, 1152, 7)
+    assert figures.skipped_pages == 4 * 3 - 6
+    assert figures.uncompressed_bytes == 4 * 6 * 4096 + 1152

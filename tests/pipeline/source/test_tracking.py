@@ -6,11 +6,12 @@ from typing import cast
 
 import pytest
 
+from pipeline.file_users import sees_everybody
 from pipeline.guests.base import GuestBlock, Mapping, SourceGuest
 from pipeline.source.tracking import choose, start_tracking
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
-from tests.pipeline.guests.helpers import python
+from tests.pipeline.guests.helpers import as_another_user, python
 from tests.pipeline.holding import HOLDS
 
 BLOCKS = [GuestBlock("ram", 100, -1), GuestBlock("rom", 7, -1)]
@@ -137,6 +138,10 @@ def test_uffd_is_not_trusted_where_others_can_write(tmp_path: Path, how: str, ta
         assert taken == "uffd" or f"process {process.pid}" in tracking.reason
 
 
+SEES_ALL = pytest.mark.skipif(not sees_everybody(), reason="other users' processes are not seen")
+
+
+@SEES_ALL
 @pytest.mark.parametrize("how", ["r", "w"])
 def test_a_quiet_file_is_looked_at_once(tmp_path: Path, how: str) -> None:
     """Memory hashed twice for nothing; or trusted though somebody has it open to write."""
@@ -149,6 +154,11 @@ def test_a_quiet_file_is_looked_at_once(tmp_path: Path, how: str) -> None:
         assert start_tracking("auto", quiet, "frames").name == frames
         assert start_tracking("auto", quiet, "full").name == full
         assert start_tracking("hash", quiet, "frames").name == "hash"
+
+
+def test_who_is_not_seen_may_write() -> None:
+    """A file taken for quiet by somebody who sees but his own processes."""
+    assert as_another_user(sees_everybody) == "False"
 
 
 def test_hash_by_name_leaves_the_guest_alone() -> None:
