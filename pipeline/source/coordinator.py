@@ -5,12 +5,9 @@ tracker's business, whether to send on the rounds', what may be said now the
 session's. Page bytes never come through here.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic_ns
-
-import structlog
 
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
@@ -18,11 +15,11 @@ from pipeline.liveness import SILENCE_SECONDS
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import and_every_so_often
 from pipeline.signals import Flag
-from pipeline.source.convergence import Convergence, Policy
 from pipeline.source.custody import Custody
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
-from pipeline.source.rounds import FixedParts, Rounds, Verdict
+from pipeline.source.pacing import Pacing
+from pipeline.source.rounds import Verdict
 from pipeline.source.switch_over import SwitchOver
 from pipeline.source.tracking import Tracking
 from protocol import control as c
@@ -31,17 +28,12 @@ from protocol.errors import (
     Cancelled,
     GuestError,
     MigrationError,
-    NotConverging,
     NotStartedThere,
 )
-from protocol.limits import PAGE_BYTES, REASON_CHARS
+from protocol.limits import REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri
 from workers.keys import ClientKeys
-
-DEVICES_MS = 25.0
-"""Save, transfer, load and start, on two busy cores: 12 to 25 ms of a synthetic guest, 30 of a
-QEMU."""
 
 
 class Coordinator:
@@ -75,8 +67,7 @@ class Coordinator:
         """Whether the guest was stopped for the switch-over, and not let go on since."""
         tick = and_every_so_often(on_tick, self._look)
         self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys)
-        self.rounds = Rounds(config.parameters.downtime_limit)
-        self.convergence: Convergence | None = None
+        self.pacing = Pacing(config, self.engine)
         self.clock = DowntimeClock()
         stays = uri.scheme == "file"
         self.custody = Custody(guest, config.name, self.engine.session_id, stays=stays)
@@ -89,17 +80,7 @@ class Coordinator:
         if self.has_stopped:
             return
         self.custody.check()
-        if self.convergence is not None:
-            self._check_convergence(self.convergence)
-
-    def _check_convergence(self, convergence: Convergence) -> None:
-        """NotConverging where that is what shall become of it."""
-        why = convergence.why_hopeless(monotonic_ns(), self.engine.left)
-        if why is None:
-            return
-        if not convergence.accepts_downtime:
-            raise NotConverging(why)
-        structlog.get_logger().warning(f"{why}: switching over, whatever the downtime")
+        self.pacing.check()
 
     def migrate(self) -> None:
         """Move the guest. How it ended is in the status; errors are in `error`."""
@@ -123,84 +104,23 @@ class Coordinator:
     def _send_rounds(self) -> None:
         """Round after round, until what is left fits into the downtime."""
         engine = self.engine
-        self.convergence = Convergence(_policy(self._config, engine), monotonic_ns())
+        self.pacing.begin()
         while True:
             engine.start_round()
             engine.pump.wait(lambda: engine.dispatcher.all_given)
             if not self._guest.can_stop:
                 return
-            verdict = self._verdict()
+            self._check_guest()
+            verdict = self.pacing.verdict()
             began_ns = monotonic_ns()
             engine.fence()
-            if verdict is Verdict.SWITCH_OVER and self._still_fits(monotonic_ns() - began_ns):
+            if verdict is Verdict.SWITCH_OVER and self.pacing.still_fits(monotonic_ns() - began_ns):
                 return
-
-    def _still_fits(self, fence_ns: int) -> bool:
-        """Whether the guest may be stopped, now that nothing is on its way any more: that would be
-        downtime, too. What was written meanwhile is looked for, where that is the shorter thing."""
-        fixed = self._fixed_parts()
-        if fence_ns > fixed.scan_ms * 1e6:
-            self.engine.scan()
-        return self._decide(fixed) is Verdict.SWITCH_OVER
-
-    def _verdict(self) -> Verdict:
-        """What to do after this round; what was written behind a hash scan's back counts, too."""
-        self._check_guest()
-        self._step_downtime()
-        self.engine.scan()
-        if self.engine.hashes is not None and self.engine.tracking.scans:
-            self.engine.sample_hashing()
-        fixed = self._fixed_parts()
-        if self.engine.dispatcher.round_no == 1:
-            self._warn(fixed)
-        return self._decide(fixed)
-
-    def _step_downtime(self) -> None:
-        assert self.convergence is not None, "it watches the rounds"
-        limit_ms = self.convergence.downtime_limit_ms(monotonic_ns(), self.rounds.most_ms)
-        if limit_ms != self.rounds.downtime_limit_ms:
-            structlog.get_logger().info("downtime-limit", ms=round(limit_ms))
-        self.rounds.downtime_limit_ms = limit_ms
-
-    def _decide(self, fixed: FixedParts) -> Verdict:
-        if self.convergence is not None and self.convergence.accepts_downtime:
-            return Verdict.SWITCH_OVER
-        unseen = self.engine.statistics.dirty_pages_rate * fixed.scan_ms / 2e3
-        return self.rounds.decide(
-            self.engine.pending_bytes + int(unseen) * PAGE_BYTES,
-            self.engine.pump.windows.bandwidth,
-            fixed,
-        )
 
     def _check_guest(self) -> None:
         """GuestError where its state can no longer be saved, or it has other memory."""
         if (reason := self.engine.pump.aside(self._guest.why_not_movable)) is not None:
             raise GuestError(f"{self._guest.name} cannot be moved any more: {reason}")
-
-    def _warn(self, fixed: FixedParts) -> None:
-        limit_ms = self.rounds.downtime_limit_ms
-        if fixed.total_ms >= limit_ms:
-            structlog.get_logger().warning(
-                "the downtime-limit is too low for this guest: scan, verification and device"
-                f" state alone take {fixed.total_ms:.0f} ms of {limit_ms:.0f} ms"
-            )
-
-    def _fixed_parts(self) -> FixedParts:
-        """What hashing takes, on the cores that the workers get, and what follows it.
-
-        The destination is taken to have as many cores as there are here.
-        """
-        engine = self.engine
-        if engine.hashes is None:
-            return FixedParts(devices_ms=DEVICES_MS)
-        statistics, cores = engine.statistics, len(os.sched_getaffinity(0))
-        page_ms = statistics.hash_ns_a_page / 1e6
-        hashers = min(cores, len(engine.recovery.staff.working))
-        pass_ms = page_ms * statistics.total_pages / hashers
-        compare_ms = page_ms * statistics.uncompared_pages / min(cores, statistics.lanes)
-        if engine.tracking.scans:
-            return FixedParts(0.0, pass_ms + compare_ms, DEVICES_MS)
-        return FixedParts(pass_ms, compare_ms, DEVICES_MS)
 
     def _switch_over(self) -> None:
         self.guest_dirty_rate = self._guest.statistics().dirty_rate
@@ -254,7 +174,7 @@ class Coordinator:
 
     def adjust(self, parameters: Parameters) -> None:
         """Let what was set meanwhile take effect."""
-        self.rounds.most_ms = float(parameters.downtime_limit)
+        self.pacing.rounds.most_ms = float(parameters.downtime_limit)
         self.engine.adjust(parameters, lifted=self.has_stopped)
 
     def _fail(self, error: Exception) -> None:
@@ -270,17 +190,3 @@ class Coordinator:
         end = Status.CANCELLED if cancelled else Status.FAILED
         if self._status.status not in FINISHED:
             self._status.change(self._status.status, end)
-
-
-def _policy(config: Config, engine: SourceEngine) -> Policy:
-    wanted = config.convergence
-    return Policy(
-        memory_bytes=engine.statistics.total_pages * PAGE_BYTES,
-        completion_s=wanted.completion_timeout,
-        progress_s=wanted.progress_timeout,
-        margin=wanted.progress_margin,
-        remedy=wanted.then,
-        start_ms=wanted.downtime_start,
-        steps=wanted.downtime_steps,
-        delay_s=wanted.downtime_delay,
-    )

@@ -62,7 +62,6 @@ class Dispatcher:
         self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
         """(seq, attempt) of a job → the worker that has it, and its pages."""
         self.cache_slots = 0
-        """In use of the cache of sent pages; 0: there is none."""
         self.scans = Scans()
         self._retired: set[int] = set()
         self.round_no = 0
@@ -104,9 +103,11 @@ class Dispatcher:
         """A worker that was retired has ended."""
         self._retired.discard(worker)
 
-    def start_round(self) -> None:
-        """What is planned from now on belongs to the next round."""
+    def start_round(self, cache_slots: int = 0) -> None:
+        """What is planned from now on belongs to the next round; `cache_slots` of the cache of sent
+        pages are in use for it, 0 without one."""
         self.round_no += 1
+        self.cache_slots = cache_slots
 
     def plan(self, batches: Iterable[Planned], pages: int) -> None:
         """Give out `batches`, of `pages` in all, behind those planned before; cut lazily."""

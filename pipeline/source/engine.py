@@ -18,12 +18,12 @@ from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
 from pipeline.signals import Flag
 from pipeline.source.codec_choice import RAW, AutoCodec, Choice, FixedCodec
-from pipeline.source.convergence import Left
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
 from pipeline.source.scans import SCAN_PAGES
+from pipeline.source.sent_tables import SentTables
 from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
 from pipeline.source.tracking import Tracking
@@ -35,11 +35,10 @@ from workers.compress import CompressSettings, compress_worker
 from workers.keys import ClientKeys
 from workers.link import ZMQ_DESCRIPTORS, PoolAddress
 from workers.live import LiveSettings
-from workers.memory import PassedFd, check_descriptors, page_hashes, shared_memory
+from workers.memory import PassedFd, check_descriptors
 from workers.packages import available
-from workers.pages import VOID_HASH, ZERO_HASH, Hashes, Pages
+from workers.pages import Pages
 from workers.pool import Pool
-from workers.sent_cache import SentCache, cache_memory
 
 SETUP_SECONDS = 30.0
 """For the destination to make memory, guest and workers; heartbeats must come all the while."""
@@ -51,8 +50,7 @@ SAMPLE_RANGES = 6
 class SourceEngine:
     """The open parts of one outgoing migration; owned by the thread that made it.
 
-    `hashes` is what was last sent, uint64 of shape (pages,) for each block, shared with
-    the workers; None where neither tracker nor verification needs it.
+    `sent` is what was last sent, in tables that it shares with the workers.
     """
 
     def __init__(
@@ -72,9 +70,8 @@ class SourceEngine:
         self.block_pages = tuple(block.pages for block in guest.blocks)
         self.statistics = SourceStatistics(sum(self.block_pages))
         self.dirty = DirtyMap(self.block_pages)
-        self.hashes: list[Hashes] | None = None
-        self.cache: SentCache | None = None
-        self.cache_pages = config.parameters.xbzrle_cache_size // PAGE_BYTES
+        self.sent = SentTables(self.block_pages)
+        self._cache_pages = config.parameters.xbzrle_cache_size // PAGE_BYTES
         self.session_id = os.urandom(16)
         with ExitStack() as opened:
             opened.callback(tracking.close)
@@ -117,7 +114,7 @@ class SourceEngine:
         self.pool.start(
             self._staff(self.config.parameters),
             compress_worker,
-            self._worker_settings(self._hash_table(), self._cache()),
+            self._worker_settings(),
             self.pump.hear_and_tick,
         )
         self.pump.watch_workers()
@@ -152,28 +149,12 @@ class SourceEngine:
             machine=self.guest.machine,
         )
 
-    def _hash_table(self) -> PassedFd | None:
-        if self.tracking.name != "hash" and self.config.verify != "full":
-            return None
-        fd = shared_memory("sent", 8 * sum(self.block_pages))
-        self._opened.callback(os.close, fd)
-        self.hashes = page_hashes(fd, self.block_pages)
-        return PassedFd(fd)
-
-    def _cache(self) -> PassedFd | None:
-        """That of sent pages, where `xbzrle` is on; room for all of memory, of which nothing exists
-        yet."""
-        if not self.config.capabilities.xbzrle:
-            return None
-        fd = cache_memory(sum(self.block_pages))
-        self._opened.callback(os.close, fd)
-        self.cache = SentCache(fd, self.block_pages)
-        return PassedFd(fd)
-
-    def _worker_settings(
-        self, hashes: PassedFd | None, cache: PassedFd | None
-    ) -> Callable[[PoolAddress], CompressSettings]:
+    def _worker_settings(self) -> Callable[[PoolAddress], CompressSettings]:
         memory = tuple(PassedFd(block.fd) for block in self.guest.blocks)
+        hashed = self.tracking.name == "hash" or self.config.verify == "full"
+        hashes = self.sent.open_hashes(self._opened) if hashed else None
+        cached = self.config.capabilities.xbzrle
+        cache = self.sent.open_cache(self._opened) if cached else None
         return lambda address: CompressSettings(
             address=address,
             session=self.session_id,
@@ -196,15 +177,12 @@ class SourceEngine:
             for start in range(0, len(holes), EXTENTS_A_MESSAGE):
                 piece = encode_extents(holes[start : start + EXTENTS_A_MESSAGE])
                 self.link.send(c.Holes(block=number, extents=piece))
-            if self.hashes is not None:
-                for first, count in holes:
-                    self.hashes[number][first : first + count] = ZERO_HASH
+            self.sent.note_holes(number, holes)
 
     def start_round(self, sent: DirtyMap | None = None) -> None:
         """Send what is dirty now as the next round, noted in `sent`. Only behind the fence."""
         pages = self.dirty.pages
-        self._use_cache()
-        self.dispatcher.start_round()
+        self.dispatcher.start_round(self.sent.use_cache(self._cache_pages))
         self.statistics.start_round(pages)
         self.link.send(
             c.RoundStart(round_no=self.dispatcher.round_no, first_seq=self.dispatcher.last_seq + 1)
@@ -212,23 +190,6 @@ class SourceEngine:
         if sent is not None:
             sent.add(self.dirty)
         self.dispatcher.plan(self.dirty.take(self.config.batch_pages), pages)
-
-    def _use_cache(self) -> None:
-        """Let a new size of the cache take effect, now that nobody has it in hand."""
-        if self.cache is None:
-            return
-        before = self.dispatcher.cache_slots
-        slots = min(self.cache_pages, 1 << (self.statistics.total_pages.bit_length() - 1))
-        if before and slots != before:
-            self.cache.resize(before, slots)
-        self.dispatcher.cache_slots = slots
-
-    def forget(self, block: int, pages: Pages) -> None:
-        """What was sent of `pages` is not what the destination has."""
-        if self.hashes is not None:
-            self.hashes[block][pages] = VOID_HASH
-        if self.cache is not None:
-            self.cache.void(self.dispatcher.cache_slots, block, pages)
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
@@ -273,7 +234,7 @@ class SourceEngine:
         if self.config.effective_codec != "auto":
             self.dispatcher.codecs = self._fixed(parameters)
         self._staff(parameters)
-        self.cache_pages = parameters.xbzrle_cache_size // PAGE_BYTES
+        self._cache_pages = parameters.xbzrle_cache_size // PAGE_BYTES
         if not lifted:
             self.live.rate = parameters.max_bandwidth
 
@@ -282,20 +243,7 @@ class SourceEngine:
         """Guest bytes that are dirty, or on their way and not applied."""
         return (self.dirty.pages + self.dispatcher.pages_pending) * PAGE_BYTES
 
-    @property
-    def left(self) -> Left:
-        """What is left, in this round and as far as is known behind it."""
-        current = self.statistics.rounds[-1]
-        return Left(
-            round_no=current.round_no,
-            of_round=current.pages * PAGE_BYTES,
-            began_ns=current.began_ns,
-            in_round=self.dispatcher.pages_pending * PAGE_BYTES,
-            dirty=self.dirty.pages * PAGE_BYTES,
-            dirty_rate=self.statistics.dirty_pages_rate,
-        )
-
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""
         self._opened.close()
-        self.hashes = self.cache = None  # whoever still knows us keeps no memory mapped
+        self.sent.close()

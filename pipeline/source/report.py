@@ -31,7 +31,7 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
     done_bytes = statistics.applied_pages * PAGE_BYTES
     remaining = engine.pending_bytes
     whole = done_bytes + remaining
-    windows = engine.pump.windows
+    windows, rounds = engine.pump.windows, coordinator.pacing.rounds
     return Progress(
         status=status.status,
         elapsed_s=elapsed_s,
@@ -43,7 +43,7 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
         wire_rate=windows.mbps * 1e6 / 8 if windows.mbps >= 0 else None,
         dirty_pages_rate=statistics.dirty_pages_rate or None,
         ratio=statistics.ratio,
-        expected_downtime_ms=coordinator.rounds.expected_downtime_ms if windows.bandwidth else None,
+        expected_downtime_ms=rounds.expected_downtime_ms if windows.bandwidth else None,
         counts=_counts(coordinator),
     )
 
@@ -83,7 +83,7 @@ def result_of(
         total_time=round(total_ms),
         downtime=_rounded(coordinator.clock.total_ms),
         setup_time=_rounded(setup_ms),
-        expected_downtime=round(coordinator.rounds.expected_downtime_ms),
+        expected_downtime=round(coordinator.pacing.rounds.expected_downtime_ms),
         ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
         compression=_compression(engine.statistics, config),
         xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.cache_slots),
@@ -98,7 +98,7 @@ def result_of(
         stages=stages,
         bottleneck=_bottleneck(stages),
         redone=engine.dispatcher.redone,
-        decisions=coordinator.convergence.decisions if coordinator.convergence else [],
+        decisions=coordinator.pacing.convergence.decisions,
         guest_dirty_rate=coordinator.guest_dirty_rate,
         error_desc=coordinator.error,
     )

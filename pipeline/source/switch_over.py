@@ -41,7 +41,7 @@ class SwitchOver:
         engine.fence()
         engine.dispatcher.final = True
         engine.start_round(self._sent)
-        if engine.hashes is not None:
+        if engine.sent.hashes is not None:
             engine.scan_hashes(self._send_found)
         engine.fence()
         self._clock.lap("last-round")
@@ -74,7 +74,7 @@ class SwitchOver:
         self._clock.lap("verify")
 
     def _compare(self) -> None:
-        tables = self._engine.hashes if self._engine.config.verify == "full" else None
+        tables = self._engine.sent.hashes if self._engine.config.verify == "full" else None
         self._engine.link.send(
             c.Verify(
                 last_seq=self._engine.dispatcher.last_seq,
@@ -85,12 +85,12 @@ class SwitchOver:
 
     def _resend(self) -> None:
         engine = self._engine
-        if engine.hashes is None or engine.config.verify != "full":
+        if engine.sent.hashes is None or engine.config.verify != "full":
             raise RemoteProtocolError("mismatches found where nothing was to be compared")
         for block, pages in engine.pump.mismatches:
             if block >= len(engine.block_pages) or int(pages.max()) >= engine.block_pages[block]:
                 raise RemoteProtocolError(f"a mismatch outside the guest's memory, block {block}")
-            engine.forget(block, pages)
+            engine.sent.forget(block, pages)
             engine.dirty.mark(block, pages)
         engine.pump.mismatches.clear()
         engine.start_round()

@@ -34,7 +34,7 @@ def before_rounds(coordinator: Coordinator, do: Callable[[int], None]) -> None:
 
 def two_rounds(coordinator: Coordinator) -> None:
     """Let nothing be good enough for the switch-over before the second round."""
-    rounds = coordinator.rounds
+    rounds = coordinator.pacing.rounds
     limit_ms, rounds.most_ms = rounds.most_ms, 0.0
 
     def allow(round_no: int) -> None:

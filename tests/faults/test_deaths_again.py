@@ -120,7 +120,7 @@ def test_more_workers_die_than_may(
             killer.kill(pool, max(pool.endpoints))
 
     def keep_writing(coordinator: Coordinator) -> None:
-        engine, coordinator.rounds.most_ms = coordinator.engine, 0.0
+        engine, coordinator.pacing.rounds.most_ms = coordinator.engine, 0.0
         scan = engine.scan
 
         def write_and_scan() -> None:

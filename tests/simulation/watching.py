@@ -63,7 +63,7 @@ class Watcher:
 
     def fence(self, engine: SourceEngine) -> None:
         """The fence has fallen."""
-        table = None if engine.hashes is None else engine.hashes[0]
+        table = None if engine.sent.hashes is None else engine.sent.hashes[0]
         self._truth.settles(engine.dirty, table, engine.session_id)
 
     def say(self, link: ControlLink, message: c.AnyMessage) -> None:

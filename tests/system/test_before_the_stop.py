@@ -45,7 +45,7 @@ def test_what_was_written_meanwhile_is_looked_for(folder: Path) -> None:
     there = Destination(config, folder)
 
     def find_all_once(coordinator: Coordinator) -> None:
-        engine, still_fits, asked = coordinator.engine, coordinator._still_fits, list[int]()
+        engine, still_fits, asked = coordinator.engine, coordinator.pacing.still_fits, list[int]()
 
         def write_and_ask(fence_ns: int) -> bool:
             if not asked:
@@ -53,7 +53,7 @@ def test_what_was_written_meanwhile_is_looked_for(folder: Path) -> None:
             asked.append(engine.dispatcher.round_no)
             return still_fits(fence_ns)
 
-        coordinator._still_fits = write_and_ask  # type: ignore[method-assign]
+        coordinator.pacing.still_fits = write_and_ask  # type: ignore[method-assign]
 
     with synthetic_guest(config) as guest:
         here = leave(config, there.uri, guest, at_first=find_all_once)
