@@ -72,7 +72,7 @@ class DecompressWorker:
         self._slots = memoryview(mapped_bytes(settings.slots.fd))
         self._granted: list[int] = []
         self._read_backs: list[ReadBack] = []
-        self._hasher = TableHasher(page_seed(settings.limits.session))
+        self._hasher = TableHasher(page_seed(settings.limits.session), comes_back=False)
         self._tables = maybe_page_hashes(settings.hashes, settings.limits.block_pages)
 
     def run(self) -> None:

@@ -122,9 +122,10 @@ def differing(hashes: Hashes, table: Hashes) -> NDArray[np.bool_]:
 
 class TableHasher:
     """Compares pages of blocks with hash tables; owns a buffer of HASH_PIECE_PAGES, and maps the
-    memory."""
+    memory. What it has looked at stays mapped, where it `comes_back` to it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, comes_back: bool = True) -> None:
+        self._comes_back = comes_back
         self._hasher = PageHasher(seed)
         self._buffer = PageBuffer(HASH_PIECE_PAGES, seed=seed)
         self._mapped: dict[int, MappedBlock | None] = {}
@@ -138,22 +139,27 @@ class TableHasher:
         return np.concatenate(found)
 
     def _piece(self, fd: int, pages: Pages, table: Hashes) -> Pages:
-        if (mapped := self._maybe_mapped(fd, pages, len(table))) is not None:
-            hashes = self._hasher.hashes(mapped, len(pages))
-        elif _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
-            return pages[entries(table, pages) != ZERO_HASH]
-        else:
+        hashes = self._maybe_hashes(fd, pages, len(table))
+        if hashes is None:
+            if _is_hole(fd, int(pages[0]), int(pages[-1]) + 1):
+                return pages[entries(table, pages) != ZERO_HASH]
             self._buffer.read(fd, pages)
             hashes = self._buffer.hashes(len(pages))
         return pages[differing(hashes, entries(table, pages))]
 
-    def _maybe_mapped(self, fd: int, pages: Pages, of: int) -> NDArray[np.uint8] | None:
+    def _maybe_hashes(self, fd: int, pages: Pages, of: int) -> Hashes | None:
+        """Of one run of pages, where they lie; None where they have to be read."""
         if fd not in self._mapped:
             self._mapped[fd] = maybe_mapped(fd, of, HASH_PIECE_PAGES)
-        block = self._mapped[fd]
+        block, first, count = self._mapped[fd], int(pages[0]), len(pages)
         if block is None or not is_one_run(pages):
             return None
-        return block.maybe_pages(int(pages[0]), len(pages))
+        if (mapped := block.maybe_pages(first, count)) is None:
+            return None
+        hashes = self._hasher.hashes(mapped, count)
+        if not self._comes_back:
+            block.drop(first, count)
+        return hashes
 
 
 def entries(table: Hashes, pages: Pages) -> Hashes:

@@ -1,6 +1,7 @@
 """Memory that is hashed where it lies: what is not there is never looked at through a mapping."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +65,22 @@ def test_what_cannot_be_mapped_safely_is_read(why: str, monkeypatch: pytest.Monk
             monkeypatch.setattr(os, "access", lambda *_: False)
         assert maybe_mapped(fd, PAGES, PAGES) is None
         assert TableHasher(SEED).differing(fd, ALL[:3], HASHES).tolist() == []
+
+
+def test_what_is_looked_at_once_does_not_stay_mapped() -> None:
+    """Page tables of a whole guest in each worker that reads its memory back."""
+    pages = 1024
+    with memory_file(pages, random_pages(pages)) as fd:
+        table, every = np.zeros(pages, np.uint64), np.arange(pages, dtype=np.uint32)
+        before = resident_pages()
+        once, again = TableHasher(SEED, comes_back=False), TableHasher(SEED)
+        once.differing(fd, every, table)
+        assert resident_pages() - before < pages // 2
+        again.differing(fd, every, table)
+        assert resident_pages() - before >= pages
+
+
+def resident_pages() -> int:
+    """Pages of shared memory that this process has mapped and touched."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssShmem:")[2].split()[0]) * 1024 // PAGE_BYTES
