@@ -160,7 +160,7 @@ class Convergence(Section):
 
     completion_timeout: Annotated[float, Between(0, 86_400)] = 0
     progress_timeout: Annotated[float, Between(0, 86_400)] = 0
-    progress_margin: Annotated[float, Between(0, 0.99)] = 0.05
+    progress_margin: Annotated[float, Between(0, 0.99)] = 0.01
     then: Literal["cancel", "switch-over"] = "cancel"
     downtime_start: Annotated[int, Between(0, (1 << 31) - 1)] = 0
     downtime_steps: Annotated[int, Between(0, 1000)] = 0
