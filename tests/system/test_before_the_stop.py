@@ -29,7 +29,9 @@ def test_what_is_on_its_way_arrives_before_the_stop(folder: Path, tracker: str) 
 
         def watch(coordinator: Coordinator) -> None:
             def look_and_stop() -> str:
-                stopped.append(coordinator.engine.dispatcher.all_applied)
+                engine = coordinator.engine
+                fence_fell = engine.statistics.rounds[-1].ended_ns > 0
+                stopped.append(engine.dispatcher.all_applied and fence_fell)
                 return stop()
 
             guest.stop = look_and_stop  # type: ignore[method-assign]
