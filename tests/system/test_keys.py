@@ -154,7 +154,7 @@ def test_strangers_do_not_disturb(folder: Path, keys: Keys) -> None:
 
         slow = settings(
             guest={"kind": "synthetic", "memory": "16MiB", "workload": {"pattern": "idle"}},
-            parameters={"max-bandwidth": "900KiB", "downtime-limit": 2000},
+            parameters={"max-bandwidth": "600KiB", "downtime-limit": 2000},
             security=security(keys["source"], keys["destination"]),
         )
         here = migrate(Config.model_validate(slow), there.uri, nobody, watch=look)
