@@ -22,6 +22,7 @@ from workers.messages import TurnedAway
 Socket = zmq.Socket[bytes]
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 UNKNOWN = "an address that is gone"
+ENDED = zmq.Event.DISCONNECTED
 
 
 class Door:
@@ -53,9 +54,12 @@ class Door:
     def attend(self) -> list[TurnedAway]:
         """Answer for those who wait at the door; who was turned away since the last time."""
         turned_away = [] if self._zap is None else list(self._answer(self._zap))
-        events = list(_events(self._monitor))
-        gone = {event["value"] for event in events if event["event"] == zmq.Event.DISCONNECTED}
-        heard = [self._hear(event["event"], event["value"], gone) for event in events]
+        events = [(event["event"], event["value"]) for event in _events(self._monitor)]
+        ends = {value: at for at, (event, value) in enumerate(events) if event == ENDED}
+        heard = [
+            self._hear(event, value, is_gone=ends.get(value, -1) > at)
+            for at, (event, value) in enumerate(events)
+        ]
         return turned_away + [refusal for refusal in heard if refusal is not None]
 
     def _answer(self, zap: Socket) -> Iterator[TurnedAway]:
@@ -74,12 +78,12 @@ class Door:
         assert self._keys is not None, "only who has keys is asked"
         return z85.encode(key) in self._keys.peers
 
-    def _hear(self, event: int, value: int, gone: set[int]) -> TurnedAway | None:
-        """`gone`: descriptors that are closed by now, and may be another connection's."""
+    def _hear(self, event: int, value: int, *, is_gone: bool) -> TurnedAway | None:
+        """`is_gone`: the descriptor is closed by now, and may be another connection's."""
         match event:
             case zmq.Event.ACCEPTED:
                 self._handshakes.accepted(value, monotonic_ns())
-                self._peers[value] = None if value in gone else maybe_peer(value, self._port)
+                self._peers[value] = None if is_gone else maybe_peer(value, self._port)
             case zmq.Event.DISCONNECTED:
                 return self._ended(value)
             case _:

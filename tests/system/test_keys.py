@@ -169,7 +169,7 @@ def test_strangers_do_not_disturb(folder: Path, keys: Keys) -> None:
     assert "127.0.0.1 was turned away: its public key" in words
     assert re.search(r"127\.0\.0\.1:\d+ was turned away: .*only one of the two ends", words)
     for host, port in silent:
-        assert f"{host}:{port} was turned away: no handshake within 5 s" in words
+        assert f"{host}:{port} was turned away: no handshake within 5 s" in words, words
 
 
 def test_what_lies_on_disk_and_in_memory_is_private(folder: Path) -> None:

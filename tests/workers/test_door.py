@@ -117,6 +117,17 @@ def test_who_says_nothing(port: Port) -> None:
             pass
 
 
+def test_who_says_nothing_where_another_one_was(port: Port) -> None:
+    """The address of one whose descriptor was another connection's until just now, lost."""
+    socket.create_connection(("127.0.0.1", port.number)).close()
+    time.sleep(0.1)  # the door hears of both at once
+    with socket.create_connection(("127.0.0.1", port.number)) as silent:
+        time.sleep(0.1)
+        name = f"127.0.0.1:{silent.getsockname()[1]}"
+        port.attend(lambda: name in {one.address for one in port.turned_away}, 1.0)
+        assert name in {one.address for one in port.turned_away}, port.turned_away
+
+
 def test_who_speaks_another_protocol(port: Port) -> None:
     """A scanner that nobody sees."""
     with socket.create_connection(("127.0.0.1", port.number)) as other:
