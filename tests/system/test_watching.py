@@ -30,7 +30,8 @@ def lines(command: Command) -> list[dict[str, Any]]:
 
 def url(command: Command) -> str:
     """Where it can be scraped."""
-    command.wait_for("/metrics")
+    command.wait_for('/metrics"')
+    wait_until(lambda: any(line["event"] == "metrics" for line in lines(command)))
     return str(next(line["url"] for line in lines(command) if line["event"] == "metrics"))
 
 
