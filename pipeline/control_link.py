@@ -66,7 +66,9 @@ class ControlLink:
         secure_client(socket, keys)
         link = cls("source", socket, uri)
         if uri.scheme == "tcp":
-            link._reception = Reception(socket, keys.pair.public if keys else None)
+            link._reception = Reception(
+                socket, (uri.host, uri.port), keys.pair.public if keys else None
+            )
         try:
             socket.connect(uri.endpoint)
         except zmq.ZMQError as error:

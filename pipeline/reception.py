@@ -1,5 +1,6 @@
 """How the other end receives a connection that this one tries: what its monitor tells of it."""
 
+import socket
 from contextlib import suppress
 
 import zmq
@@ -11,17 +12,26 @@ ONE_HAS_KEYS = "security.keys and security.peers belong into the configuration o
 EVENTS = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 EVENTS |= zmq.Event.HANDSHAKE_FAILED_AUTH
 
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03"
+"""How a connection of ZMTP 3 opens; who hears it answers with 64 bytes."""
+MECHANISM = slice(12, 32)
+ASK_SECONDS = 1.0
+
 
 class Reception:
     """Watches one socket that is about to connect; owned by the socket's thread.
 
-    `public` is this end's key, None without keys. `refusal` is a definite no, after which ZeroMQ
-    tries no more; `suspicion` what a connection may have been dropped for.
+    It connects to `address`, host and port; `public` is this end's key, None without keys.
+    `refusal` is a definite no, after which ZeroMQ tries no more; `suspicion` what a connection may
+    have been dropped for.
     """
 
-    def __init__(self, socket: Socket, public: bytes | None) -> None:
+    def __init__(self, socket: Socket, address: tuple[str, int], public: bytes | None) -> None:
         self._socket = socket
+        self._address = address
         self._public = public
+        self._offered: bytes | None = None
+        """The mechanism there, once that was asked for."""
         self.monitor: Socket = socket.get_monitor_socket(EVENTS)
         self.refusal: str | None = None
         self.suspicion: str | None = None
@@ -43,6 +53,9 @@ class Reception:
                     self.refusal = self._mismatch()
             case zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
                 self.suspicion = self._dropped()
+                self._offered = self._offered or maybe_mechanism(self._address)
+                if self._offered == (b"NULL" if self._public else b"CURVE"):
+                    self.refusal = self._mismatch()
 
     def _mismatch(self) -> str:
         there, here = ("no keys", "some") if self._public else ("keys", "none")
@@ -58,3 +71,17 @@ class Reception:
         if not self.monitor.closed:
             self._socket.disable_monitor()
             self.monitor.close(0)
+
+
+def maybe_mechanism(address: tuple[str, int]) -> bytes | None:
+    """What is offered at an address: CURVE where there are keys, NULL where there are none.
+
+    Of two ends that differ only the one that has the other's greeting first knows why, and hangs up
+    before its own is out. So this connection never says what it offers itself.
+    """
+    greeting = b""
+    with suppress(OSError), socket.create_connection(address, ASK_SECONDS) as asking:
+        asking.sendall(GREETING)
+        while len(greeting) < MECHANISM.stop and (more := asking.recv(64)):
+            greeting += more
+    return greeting[MECHANISM].rstrip(b"\0") if len(greeting) >= MECHANISM.stop else None

@@ -59,23 +59,12 @@ def test_with_keys(folder: Path, keys: Keys) -> None:
         assert "turned away" not in there.words
 
 
-HAS_KEYS = r"it has keys, this end has none|has it keys\? security\.keys"
-HAS_NONE = r"it has no keys, this end has some|is the key in security\.peers its own\?"
-"""Both ends see that they differ, and hang up: only who sees it before the other has gone is
-sure."""
-
-
 @pytest.mark.parametrize(
     ("own", "peer", "reason", "told"),
     [
-        ("other", "destination", r"is not in its security\.peers", "is not in security.peers"),
-        (
-            "source",
-            "other",
-            r"is the key in security\.peers its own\?",
-            "expects another public key",
-        ),
-        (None, None, HAS_KEYS, "only one of the two ends"),
+        ("other", "destination", "is not in its security.peers", "is not in security.peers"),
+        ("source", "other", "is the key in security.peers its own?", "expects another public key"),
+        (None, None, "it has keys, this end has none", "only one of the two ends"),
     ],
 )
 def test_a_source_that_is_not_let_in(
@@ -88,7 +77,7 @@ def test_a_source_that_is_not_let_in(
         here = send(there, security=wrong)
         assert (here.status, here.guest_alive) == ("failed", "source")
         assert here.error_desc is not None
-        assert re.search(reason, here.error_desc)
+        assert reason in here.error_desc
         there.wait_for(told)
         assert re.search(r"a connection from 127\.0\.0\.1(:\d+)? was turned away", there.words)
         again = send(there, security=security(keys["source"], keys["destination"]))
@@ -101,7 +90,7 @@ def test_a_destination_without_keys(folder: Path, keys: Keys) -> None:
     with listen(folder) as there:
         here = send(there, security=security(keys["source"], keys["destination"]))
         assert here.error_desc is not None
-        assert re.search(HAS_NONE, here.error_desc)
+        assert "it has no keys, this end has some" in here.error_desc
         there.process.terminate()
         assert there.code() == 130
 
