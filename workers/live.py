@@ -4,8 +4,7 @@ It is one bucket for all workers of a coordinator, 50 ms deep; a frame
 larger than what is left goes into debt, so that the next one waits longer.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from time import monotonic_ns
 
 import numpy as np
@@ -61,12 +60,10 @@ class LiveSettings:
             self._words[_EMPTY_AT] = leaves_at + frame_bytes * 1_000_000_000 // rate
         return max(0, leaves_at - now_ns)
 
-    @contextmanager
-    def _bucket(self) -> Iterator[None]:
+    def _bucket(self) -> AbstractContextManager[bool]:
         """The bucket's lock. It is done without where its holder stands still: of two that draw at
         once one counts, which is better than a coordinator or a worker that waits for ever."""
-        with record_lock(self._fd, LOCK_NS):
-            yield
+        return record_lock(self._fd, LOCK_NS)
 
     def close(self) -> None:
         """Let go of the shared memory; what was set stays to be read."""

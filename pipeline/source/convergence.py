@@ -52,6 +52,11 @@ class Policy:
     delay_s: float = 0.0
 
     @property
+    def watches(self) -> bool:
+        """Whether there is a time within which something has to be seen."""
+        return bool(self.completion_s or self.progress_s)
+
+    @property
     def gibs(self) -> float:
         """GiB of memory; a small guest counts as one."""
         return max(1.0, self.memory_bytes / GIB)

@@ -24,12 +24,7 @@ from pipeline.source.switch_over import SwitchOver
 from pipeline.source.tracking import Tracking
 from protocol import control as c
 from protocol.devices import encode_global_state
-from protocol.errors import (
-    Cancelled,
-    GuestError,
-    MigrationError,
-    NotStartedThere,
-)
+from protocol.errors import Cancelled, GuestError, MigrationError, NotStartedThere
 from protocol.limits import REASON_CHARS
 from protocol.status import FINISHED, Status, StatusMachine
 from protocol.uri import Uri

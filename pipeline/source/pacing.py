@@ -36,8 +36,8 @@ class Pacing:
 
     def check(self) -> None:
         """NotConverging where it does not come to an end, and that is what shall become of it."""
-        if not self._engine.statistics.rounds:
-            return
+        if not self._policy.watches or not self._engine.statistics.rounds:
+            return  # to count what is dirty takes 12 us a GiB, four times a second
         why = self.convergence.why_hopeless(monotonic_ns(), self._left())
         if why is None:
             return

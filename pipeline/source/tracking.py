@@ -53,9 +53,9 @@ def start_tracking(wanted: str, guest: SourceGuest, verify: str) -> Tracking:
     """
     before = () if guest.can_stop else stamps(guest)
     name, reason = choose(wanted, guest, verify)
-    mappings = guest.arm() if name == "uffd" else []
     if name == "none":
         return Tracking(name, reason, stamps=before)
+    mappings = guest.arm() if name == "uffd" else []
     if mappings:
         scans = {
             m.block: WrittenScan(m.pid, m.address, guest.blocks[m.block].pages) for m in mappings
