@@ -26,8 +26,9 @@ class Progress:
     """A moment. Rates are a second; None where it is not known yet.
 
     `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest memory,
-    `ratio` bytes of the pages that were sent with their content by all wire bytes; `received`, at
-    the destination, which does not know what is still to come, bytes of guest memory.
+    `ratio` bytes of the pages that were sent with their content by all wire bytes, `throttle` the
+    percent that the guest is slowed down by; `received`, at the destination, which does not know
+    what is still to come, bytes of guest memory.
     """
 
     status: Status
@@ -42,6 +43,7 @@ class Progress:
     dirty_pages_rate: float | None = None
     ratio: float | None = None
     expected_downtime_ms: float | None = None
+    throttle: int | None = None
     counts: Counts = Counts()
 
 

@@ -121,8 +121,9 @@ class RoundResult(Part):
 class Result(Part):
     """All of it. `verified`: True for full, "frames", None for off, False.
 
-    `guest_gap` is the time between the guest's last stamp at the source and its first
-    at the destination; `self_check` is "clean" or what is wrong.
+    `cpu_throttle_percentage` is the most of its processor time that was taken from the guest, and
+    `cpu_throttle_by` how. `guest_gap` is the time between the guest's last stamp at the source and
+    its first at the destination; `self_check` is "clean" or what is wrong.
     """
 
     status: Status = Status.NONE
@@ -133,6 +134,8 @@ class Result(Part):
     ram: Ram | None = None
     compression: Compression | None = None
     xbzrle_cache: XbzrleCache | None = None
+    cpu_throttle_percentage: int | None = None
+    cpu_throttle_by: str | None = None
     name: str | None = None
     session: str | None = None
     verified: bool | Literal["frames"] | None = None

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from pipeline.config.fields import cache_refusal, cache_size
-from pipeline.config.model import Config, Parameters, Section
+from pipeline.config.model import Config, FileGuest, Parameters, Section
 from protocol.errors import ConfigError
 from protocol.uri import Uri
 
@@ -50,10 +50,20 @@ class Adjustable:
         """Whether a guest that comes is let run."""
         self.config = self.config.model_copy(update={"autostart": autostart})
 
-    def check_xbzrle(self, uri: Uri) -> None:
-        """ConfigError for deltas that cannot be: a saved guest is read back in whole pages."""
-        if not self.config.capabilities.xbzrle:
-            return
+    def check(self, uri: Uri) -> None:
+        """ConfigError for what is asked for and cannot be."""
+        capabilities, then = self.config.capabilities, self.config.convergence.then
+        if capabilities.xbzrle:
+            self._check_xbzrle(uri)
+        if isinstance(self.config.guest, FileGuest):
+            refusal = "memory that is a file has no processors to take time from"
+            if capabilities.auto_converge:
+                raise ConfigError(f"capabilities.auto-converge: {refusal}")
+            if then == "throttle":
+                raise ConfigError(f"convergence.then: {refusal}")
+
+    def _check_xbzrle(self, uri: Uri) -> None:
+        """A saved guest is read back in whole pages."""
         if uri.scheme == "file":
             raise ConfigError("capabilities.xbzrle: a saved guest travels in whole pages")
         size = self.parameters.xbzrle_cache_size

@@ -147,7 +147,7 @@ class Capabilities(Section):
 
     compress: bool = True
     xbzrle: bool = False
-    auto_converge: Literal[False] = False
+    auto_converge: bool = False
     zero_blocks: Literal[False] = False
     events: bool = True
     rdma_pin_all: Literal[False] = False
@@ -161,7 +161,7 @@ class Convergence(Section):
     completion_timeout: Annotated[float, Between(0, 86_400)] = 0
     progress_timeout: Annotated[float, Between(0, 86_400)] = 0
     progress_margin: Annotated[float, Between(0, 0.99)] = 0.01
-    then: Literal["cancel", "switch-over"] = "cancel"
+    then: Literal["cancel", "switch-over", "throttle"] = "cancel"
     downtime_start: Annotated[int, Between(0, (1 << 31) - 1)] = 0
     downtime_steps: Annotated[int, Between(0, 1000)] = 0
     downtime_delay: Annotated[float, Between(0.1, 86_400)] = 75
@@ -230,8 +230,6 @@ NOT_YET_KEYS = frozenset({"destination.data-ports"})
 
 NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "guest.on-completed": ("quit",),
-    "convergence.then": ("throttle",),
-    "capabilities.auto-converge": (True,),
     "capabilities.zero-blocks": (True,),
     "capabilities.rdma-pin-all": (True,),
 }

@@ -4,7 +4,7 @@ A guest owns its memory and its descriptors; the engine reads and writes through
 them and never closes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,21 +44,24 @@ class GuestStatistics:
 
 
 class Throttle(Protocol):
-    """Takes processor time from a guest that writes faster than its pages travel.
+    """Takes processor time from a guest that writes faster than its pages travel: auto-converge.
 
-    What a kind of guest has to bring so that it can be throttled (auto-converge); none does yet.
-    What it changes outside of its own process goes on record before, as an effect.
+    A guest that is stopped has all of it back.
     """
 
     how: str
     """By what it is done, for the result."""
+
+    def effects(self) -> tuple[AnyEffect, ...]:
+        """What to keep on record before the first `take`."""
+        ...
 
     def take(self, percent: int) -> None:
         """Let its processors have so much less time from now on; GuestError where that fails."""
         ...
 
     def release(self) -> None:
-        """They have all of it again. Idempotent."""
+        """They have all of it again; GuestError where that fails. Idempotent."""
         ...
 
 
@@ -88,6 +91,10 @@ class SourceGuest(Protocol):
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """What to keep on record before one in `run_state` is stopped, so that others can undo it;
         nothing where the guest ends with us."""
+        ...
+
+    def throttles(self) -> Sequence[Throttle]:
+        """Ways to slow it down, the best one first; asked once, when it is to be."""
         ...
 
     def tell_session(self, session: str | None) -> None:

@@ -86,6 +86,10 @@ class FileGuest:
     def tell_session(self, session: str | None) -> None:
         """Nobody asks the writer."""
 
+    def throttles(self) -> tuple[()]:
+        """How its writer gets its time nobody knows."""
+        return ()
+
     def leave(self) -> None:
         """The writer stays stopped."""
 

@@ -93,7 +93,8 @@ class GuestHost:
         if not stays:
             self._poll.unregister(client)
             client.close()
-            self._client = self._machine.migration = None
+            self._client = None
+            self._machine.tell(None)
             if self._machine.state == "waiting":
                 self._machine.close()
                 self._machine = self._make()

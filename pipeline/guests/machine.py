@@ -65,6 +65,12 @@ class Machine:
             return "gone"
         return "running" if self._running else "paused"
 
+    def tell(self, migration: wire.Migrates | None) -> None:
+        """It is in `migration` from now on; in none it has all of its processor time."""
+        self.migration = migration
+        if migration is None and self._runner is not None:
+            self._runner.slow_down(0)
+
     def run(self) -> int | None:
         """Do what is due; how many ms to wait until the next time, None: until it is asked."""
         if not self._running:
@@ -91,6 +97,9 @@ class Machine:
             case wire.Resume():
                 self._resume()
                 return wire.Done(), []
+            case wire.Slow(percent):
+                self._loaded().slow_down(percent)
+                return wire.Done(), []
             case wire.Save():
                 return wire.Saved(self._save()), []
             case wire.Load(sections):
@@ -108,7 +117,7 @@ class Machine:
                 self._leave()
                 return wire.Done(), []
             case wire.Migrates(session=session):
-                self.migration = None if session is None else request
+                self.tell(None if session is None else request)
                 return wire.Done(), []
             case wire.Quit():
                 return wire.Done(), []
@@ -142,6 +151,8 @@ class Machine:
     def _stop(self) -> str:
         run_state = "running" if self._running else "paused"
         self._running = False
+        if self._runner is not None:
+            self._runner.slow_down(0)
         return run_state
 
     def _resume(self) -> None:

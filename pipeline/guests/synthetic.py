@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import uffd
 from pipeline.guests import wire
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.conversation import close_all
+from pipeline.guests.conversation import Conversation, close_all
 from pipeline.guests.process import GuestProcess
 from pipeline.guests.workload import Workload
 from pipeline.records.record import AnyEffect, StoppedGuest
@@ -113,6 +113,28 @@ class _Guest:
         self.blocks = []
 
 
+class SlowWorkload:
+    """A Throttle: the guest writes less often. It is given back by the guest itself, whenever its
+    migration is over, or nobody is there any more whose it is."""
+
+    how = "workload"
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+
+    def effects(self) -> tuple[AnyEffect, ...]:
+        """Nothing stays."""
+        return ()
+
+    def take(self, percent: int) -> None:
+        """From now on."""
+        self._talk.ask(wire.Slow(percent), wire.Done)
+
+    def release(self) -> None:
+        """All of it."""
+        self.take(0)
+
+
 class SyntheticGuest(_Guest):
     """A SourceGuest: the machine of `machine`, or one that is at `socket`, filled and running."""
 
@@ -147,6 +169,10 @@ class SyntheticGuest(_Guest):
         if self.socket is None or run_state != "running":
             return ()
         return (StoppedGuest(self.process, self.socket),)
+
+    def throttles(self) -> tuple[SlowWorkload]:
+        """It writes less often."""
+        return (SlowWorkload(self._machine.talk),)
 
     def arm(self) -> list[Mapping]:
         """The guest registers its own memory."""

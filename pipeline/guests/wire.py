@@ -50,6 +50,12 @@ class Resume(Request, frozen=True):
     """Write on: Done. Idempotent."""
 
 
+class Slow(Request, frozen=True):
+    """Have so much less processor time, until it stops or is in no migration any more: Done."""
+
+    percent: Annotated[int, Meta(ge=0, le=99)]
+
+
 class Save(Request, frozen=True):
     """The device state of a stopped guest: Saved."""
 
@@ -150,7 +156,7 @@ class Refused(Answer, frozen=True):
 
 
 AnyRequest = (
-    Start | Describe | Arm | Stop | Resume | Save | Load | Check | Statistics | Begin
+    Start | Describe | Arm | Stop | Resume | Slow | Save | Load | Check | Statistics | Begin
     | Leave | Migrates | Quit
 )  # fmt: skip
 AnyAnswer = Done | Described | Armed | Stopped | Saved | Checked | Told | Refused

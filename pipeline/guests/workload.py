@@ -100,6 +100,7 @@ class Runner:
         self.total = 0
         self.clock_ns = 0
         _, self._working = self.layout.working_rows(0, memory.words)
+        self._share = 1.0
         self._credit = 0.0
         self._ran_ns = 0
         self._written = 0
@@ -121,6 +122,10 @@ class Runner:
         self._gap_ms = (now_ns - clock_ns) / 1e6
         self.go_on(now_ns)
 
+    def slow_down(self, percent: int) -> None:
+        """Have so much less processor time from now on."""
+        self._share = 1 - percent / 100
+
     def run(self, now_ns: int) -> bool:
         """Write what is due, PIECE_PAGES at most; True where more is due at once.
 
@@ -131,7 +136,7 @@ class Runner:
         self._ran_ns += elapsed_ns
         if self.workload.pattern == "idle":
             return False
-        rate = self.workload.dirty_rate
+        rate = self.workload.dirty_rate * self._share
         due = self._credit + elapsed_ns / 1e9 * rate
         due = min(due, max(BACKLOG_S * rate, PAGE_BYTES))
         writes = min(int(due // PAGE_BYTES), PIECE_PAGES)

@@ -9,7 +9,14 @@ from time import monotonic, sleep
 from pipeline.guests import wire
 from pipeline.leftovers.undo import ask_guest, guest_session, undo
 from pipeline.records.processes import Process
-from pipeline.records.record import AnyQemuEffect, ChangedQemu, LoadedQemu, MadeFile, Record
+from pipeline.records.record import (
+    AnyQemuEffect,
+    ChangedQemu,
+    LoadedQemu,
+    MadeFile,
+    Record,
+    SlowedThreads,
+)
 from pipeline.records.store import SessionRecord
 from protocol.commit import Step
 from protocol.errors import GuestError, MigrationError
@@ -36,7 +43,7 @@ def settle_source(session: SessionRecord) -> str:
         if record.socket is not None and record.guest is not None and record.guest.is_alive:
             ask_guest(record.guest, record.socket, wire.Leave())
         for effect in record.effects:
-            if isinstance(effect, ChangedQemu):
+            if isinstance(effect, ChangedQemu | SlowedThreads):
                 undo(effect)
         session.remove()
         return "the guest was given away"

@@ -15,6 +15,7 @@ from pipeline.guests import wire
 from pipeline.guests.conversation import close_all
 from pipeline.guests.memory import remove_file
 from pipeline.guests.process import GuestProcess
+from pipeline.guests.qemu.processor_time import remove_group
 from pipeline.records.processes import Process
 from pipeline.records.record import (
     AnyEffect,
@@ -22,6 +23,7 @@ from pipeline.records.record import (
     ChangedQemu,
     LoadedQemu,
     MadeFile,
+    SlowedThreads,
     StoppedGuest,
     StoppedQemu,
     StoppedWriter,
@@ -43,6 +45,8 @@ def undo(effect: AnyEffect) -> None:
         case BoundSockets(paths):
             for path in paths:
                 remove_stale(Path(path))
+        case SlowedThreads(group=group):
+            remove_group(Path(group))
         case ChangedQemu() | StoppedQemu() | LoadedQemu():
             from pipeline.leftovers.qemu import undo_qemu  # its library is an extra
 

@@ -25,6 +25,8 @@ def migration_info(outgoing: Outgoing) -> Answer:
         answer |= {"downtime": result.downtime}
     else:
         answer |= {"expected-downtime": result.expected_downtime}
+        if result.cpu_throttle_percentage is not None:
+            answer |= {"cpu-throttle-percentage": result.cpu_throttle_percentage}
     if result.xbzrle_cache is not None:
         answer |= {"xbzrle-cache": result.xbzrle_cache}
     return answer | {"ram": result.ram, "compression": result.compression}

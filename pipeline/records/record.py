@@ -50,6 +50,13 @@ class BoundSockets(Effect, frozen=True):
     paths: tuple[Place, ...]
 
 
+class SlowedThreads(Effect, frozen=True):
+    """Threads of a process were put into a cgroup `group` of ours, below their own."""
+
+    process: Process
+    group: Place
+
+
 class QemuEffect(Effect, frozen=True):
     """Base of what is done to a QEMU by way of its monitor."""
 
@@ -73,7 +80,7 @@ class LoadedQemu(QemuEffect, frozen=True):
 
 
 AnyQemuEffect = ChangedQemu | StoppedQemu | LoadedQemu
-AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets | AnyQemuEffect
+AnyEffect = StoppedWriter | StoppedGuest | MadeFile | BoundSockets | SlowedThreads | AnyQemuEffect
 
 
 class Record(Struct, frozen=True, rename="kebab", kw_only=True, forbid_unknown_fields=True):

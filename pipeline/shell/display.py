@@ -116,6 +116,7 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
         ("dirty", None if dirty is None else _rate(dirty * PAGE_BYTES)),
         ("ratio", None if progress.ratio is None else f"{progress.ratio:.2f}"),
         ("downtime", _ms(progress.expected_downtime_ms)),
+        ("throttle", None if progress.throttle is None else f"{progress.throttle} %"),
     ]
     return [(name, text) for name, text in known if text is not None]
 

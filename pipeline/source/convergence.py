@@ -15,7 +15,7 @@ from protocol.limits import PAGE_BYTES
 GIB = 1 << 30
 FIRST_ROUND_MARGIN = 0.001
 """A TiB over 10 MiB/s gets on by so much in 105 s; nobody dirties what was not sent yet."""
-Remedy = Literal["cancel", "switch-over"]
+Remedy = Literal["cancel", "switch-over", "throttle"]
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class Convergence:
         self._policy = policy
         self._began_ns = began_ns
         self._round_no = 0
-        self._of_round = 0
+        self._smallest = inf
         self._least = inf
         self._least_ns = began_ns
         self._step = 0
         self.decisions: list[Decision] = []
         self.accepts_downtime = False
         """Switch over as soon as a round has ended, however long that takes."""
+        self.throttles = False
+        """Slow the guest down."""
 
     def why_hopeless(self, now_ns: int, left: Left) -> str | None:
         """Why it does not come to an end, when that is decided, once; `decisions` says what is
@@ -83,18 +85,19 @@ class Convergence:
         total = left.total(now_ns)
         self._note(now_ns, left, total)
         why = self._why_late(now_ns, total) or self._why_stalled(now_ns, total)
-        if why is None or self.accepts_downtime:
+        if why is None or self.accepts_downtime or self.throttles:
             return None
-        self._decide(now_ns, self._policy.remedy, why)
+        self.decide(now_ns, self._policy.remedy, why)
         self.accepts_downtime = self._policy.remedy == "switch-over"
+        self.throttles = self._policy.remedy == "throttle"
         return why
 
     def _note(self, now_ns: int, left: Left, total: float) -> None:
-        """Progress is less than ever, or a round that is smaller than the one before: what was
-        dirtied meanwhile is known only then."""
+        """Progress is less than ever, or a round that is smaller than any before: what was dirtied
+        meanwhile is known only then."""
         margin = self._policy.margin if left.round_no > 1 else FIRST_ROUND_MARGIN
-        shrank = left.round_no > self._round_no and left.of_round < self._of_round * (1 - margin)
-        self._round_no, self._of_round = left.round_no, left.of_round
+        shrank = left.round_no > self._round_no and left.of_round < self._smallest * (1 - margin)
+        self._round_no, self._smallest = left.round_no, min(left.of_round, self._smallest)
         if shrank or total < self._least * (1 - margin):
             self._least, self._least_ns = total, now_ns
 
@@ -128,8 +131,9 @@ class Convergence:
         if step > self._step:
             self._step = step
             why = f"{limit_ms:.0f} ms, step {step} of {policy.steps} to {most_ms:.0f} ms"
-            self._decide(now_ns, "downtime-limit", why)
+            self.decide(now_ns, "downtime-limit", why)
         return limit_ms
 
-    def _decide(self, now_ns: int, what: str, why: str) -> None:
+    def decide(self, now_ns: int, what: str, why: str) -> None:
+        """Keep that `what` was decided."""
         self.decisions.append(Decision((now_ns - self._began_ns) // 1_000_000, what, why))

@@ -107,10 +107,17 @@ class Coordinator:
                 return
             self._check_guest()
             verdict = self.pacing.verdict()
+            if verdict is Verdict.SEND:
+                self._slow_down()
             began_ns = monotonic_ns()
             engine.fence()
             if verdict is Verdict.SWITCH_OVER and self.pacing.still_fits(monotonic_ns() - began_ns):
                 return
+
+    def _slow_down(self) -> None:
+        percent = self.pacing.maybe_throttle()
+        if percent is not None:
+            self.engine.pump.aside(lambda: self.custody.slowing.take(percent))
 
     def _check_guest(self) -> None:
         """GuestError where its state can no longer be saved, or it has other memory."""

@@ -13,9 +13,10 @@ from pipeline.guests.base import SourceGuest
 from pipeline.leftovers.cleanup import claim
 from pipeline.logs import log_if_unexpected
 from pipeline.records.processes import this_process
-from pipeline.records.record import Record
+from pipeline.records.record import AnyEffect, Record
 from pipeline.records.store import SessionRecord
 from pipeline.result import GuestAlive
+from pipeline.source.slowing import Slowing
 from protocol.commit import SourceCommit, Step
 from protocol.errors import GuestError, MigrationError
 
@@ -38,6 +39,7 @@ class Custody:
         self._run_state: str | None = None
         self._dead = False
         self._is_unfinished = False
+        self.slowing = Slowing(guest, self._keep)
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -60,15 +62,20 @@ class Custody:
         where = self._commit.guest if self._commit else "source"
         return None if where == "destination" and self._guest.kind == "file" else where
 
+    def _keep(self, effect: AnyEffect) -> None:
+        """Put on record what is about to be done."""
+        assert self._record is not None
+        self._record.add(effect)
+
     def stop(self, before_stop: Callable[[], object] = lambda: None) -> str:
         """Put on record what is about to be done, call `before_stop`, stop the guest; the run state
         that it had."""
-        assert self._record is not None
         self._run_state = self._guest.run_state()
         for effect in self._guest.effects(self._run_state):
-            self._record.add(effect)
+            self._keep(effect)
         before_stop()
         self._run_state = self._guest.stop()
+        self.slowing.release()
         return self._run_state
 
     def check(self) -> None:
@@ -126,6 +133,7 @@ class Custody:
             return False
         why: str | None = None
         try:
+            self.slowing.release()
             if self._run_state is not None:
                 self._guest.resume()
         except Exception as error:  # whatever it is, the guest may stand still

@@ -99,7 +99,7 @@ class Outgoing:
     @contextmanager
     def reach(self, uri: Uri) -> Iterator[Reached]:
         """What leads to `uri`, while this lasts; ConfigError where that cannot be had."""
-        self.settings.check_xbzrle(uri)
+        self.settings.check(uri)
         with way_to(uri, "source") as way:
             keys = self.keys_for(way.uri)
             warn_without_keys(self.settings.config.security, way.uri)

@@ -10,6 +10,7 @@ from time import monotonic_ns
 import structlog
 
 from pipeline.config.model import Config
+from pipeline.source.auto_converge import AutoConverge, Moved
 from pipeline.source.convergence import Convergence, Left, Policy
 from pipeline.source.engine import SourceEngine
 from pipeline.source.rounds import FixedParts, Rounds, Verdict
@@ -28,11 +29,14 @@ class Pacing:
         self._engine = engine
         self._policy = _policy(config, engine)
         self.rounds = Rounds(config.parameters.downtime_limit)
-        self.convergence = Convergence(self._policy, monotonic_ns())
+        self._is_auto_converging = config.capabilities.auto_converge
+        self.begin()
 
     def begin(self) -> None:
         """The first round begins."""
-        self.convergence = Convergence(self._policy, monotonic_ns())
+        now_ns = monotonic_ns()
+        self.convergence = Convergence(self._policy, now_ns)
+        self.auto_converge = AutoConverge(now_ns)
 
     def check(self) -> None:
         """NotConverging where it does not come to an end, and that is what shall become of it."""
@@ -41,9 +45,27 @@ class Pacing:
         why = self.convergence.why_hopeless(monotonic_ns(), self._left())
         if why is None:
             return
-        if not self.convergence.accepts_downtime:
+        if self.convergence.throttles:
+            structlog.get_logger().warning(f"{why}: slowing the guest down")
+            self._is_auto_converging = True
+            self.auto_converge.hurry(monotonic_ns(), self._moved())
+        elif self.convergence.accepts_downtime:
+            structlog.get_logger().warning(f"{why}: switching over, whatever the downtime")
+        else:
             raise NotConverging(why)
-        structlog.get_logger().warning(f"{why}: switching over, whatever the downtime")
+
+    def maybe_throttle(self) -> int | None:
+        """How many percent of its processor time the guest loses from now on; None: as before."""
+        now_ns, auto = monotonic_ns(), self.auto_converge
+        if not self._is_auto_converging or not auto.is_slower(now_ns, self._moved()):
+            return None
+        self.convergence.decide(now_ns, "throttle", auto.why)
+        structlog.get_logger().info("throttle", percent=auto.percent)
+        return auto.percent
+
+    def _moved(self) -> Moved:
+        statistics = self._engine.statistics
+        return Moved(statistics.dirtied_pages * PAGE_BYTES, statistics.applied_pages * PAGE_BYTES)
 
     def _left(self) -> Left:
         """What is left, in this round and as far as is known behind it."""

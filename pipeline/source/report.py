@@ -44,6 +44,7 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
         dirty_pages_rate=statistics.dirty_pages_rate or None,
         ratio=statistics.ratio,
         expected_downtime_ms=rounds.expected_downtime_ms if windows.bandwidth else None,
+        throttle=coordinator.custody.slowing.percent or None,
         counts=_counts(coordinator),
     )
 
@@ -87,6 +88,8 @@ def result_of(
         ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
         compression=_compression(engine.statistics, config),
         xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.cache_slots),
+        cpu_throttle_percentage=coordinator.custody.slowing.most or None,
+        cpu_throttle_by=coordinator.custody.slowing.by,
         name=config.name,
         session=engine.session_id.hex(),
         verified=verified(config.verify) if completed else False,

@@ -105,9 +105,10 @@ class SourceStatistics:
     uncompared_pages: int = 0
     dirty_pages_rate: float = 0.0
     dirty_sync_count: int = 0
+    dirtied_pages: int = 0
     rounds: list[RoundCount] = field(default_factory=list)
     _scanned_ns: int = field(default_factory=monotonic_ns)
-    _dirtied_pages: int = 0
+    _dirtied_before: int = 0
     _hash_pace: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=PACE_JOBS))
 
     def start_round(self, pages: int) -> None:
@@ -122,11 +123,12 @@ class SourceStatistics:
     def count_scan(self, dirty_pages: int, now_ns: int) -> None:
         """A scan found `dirty_pages` new ones; at most once a second that is a new dirty rate."""
         self.dirty_sync_count += 1
-        self._dirtied_pages += dirty_pages
+        self.dirtied_pages += dirty_pages
         elapsed_ns = now_ns - self._scanned_ns
         if elapsed_ns >= RATE_PERIOD_NS or not self.dirty_pages_rate:
-            self.dirty_pages_rate = self._dirtied_pages / (elapsed_ns / 1e9)
-            self._scanned_ns, self._dirtied_pages = now_ns, 0
+            dirtied_pages = self.dirtied_pages - self._dirtied_before
+            self.dirty_pages_rate = dirtied_pages / (elapsed_ns / 1e9)
+            self._scanned_ns, self._dirtied_before = now_ns, self.dirtied_pages
 
     def end_round(self, workers: int = 1) -> None:
         """All of the round is applied, for the first time; so many compress workers were at it."""

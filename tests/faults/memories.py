@@ -57,6 +57,10 @@ class LeavingMemory:
         """As the test wants it."""
         return self.obstacle
 
+    def throttles(self) -> tuple[()]:
+        """It has no pace of its own."""
+        return ()
+
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
         """It ends with the test."""
         return ()

@@ -48,9 +48,8 @@ class Clock:
 
     def sleep(self, delay_ns: int) -> None:
         """Let time pass for the process at work; none passes where nobody waits."""
-        until_ns, process = self.now_ns + delay_ns, self.current
-        while process is not None and self.now_ns < until_ns:
-            process.park(until_ns - self.now_ns)
+        if self.current is not None and delay_ns > 0:
+            self.current.sleep(delay_ns)
 
     def is_next(self, at_ns: int) -> bool:
         """Whether nothing happens before `at_ns`, so that it may be now at once."""
@@ -92,7 +91,7 @@ class Process:
         self._on_end = on_end
         self._task = greenlet(self._run, clock.hub)
         self._ticket = 0
-        self._missed = False
+        self._missed = self._sleeps = False
         clock.after(0, partial(self._go_on, 0))
         if parent is not None:
             parent.children.append(self)
@@ -130,8 +129,20 @@ class Process:
         if self.killed:
             raise Killed
 
+    def sleep(self, delay_ns: int) -> None:
+        """Let time pass, whoever wakes this process meanwhile."""
+        self._sleeps = True
+        try:
+            self.park(delay_ns)
+        finally:
+            self._sleeps = False
+
     def wake(self) -> None:
         """Let it look again at what it waits for."""
+        if not self._sleeps:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
         self._clock.after(2 * US, partial(self._go_on, self._ticket))
 
     def _go_on(self, ticket: int) -> None:
@@ -152,7 +163,7 @@ class Process:
         self.hangs = False
         if self._missed:
             self._missed = False
-            self.wake()
+            self._go_on_soon()
 
     def kill(self) -> None:
         """End it here and now, as SIGKILL does; it unwinds in an event of its own."""

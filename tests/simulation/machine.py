@@ -137,7 +137,10 @@ class Epoll(Waitable):
 
     def ready(self, flags: int) -> int:
         """Whether one has ended."""
-        return IN if any(process.ended for process in self._processes) else 0
+        for process in self._processes:  # half as long as any(); asked at every turn
+            if process.ended:
+                return IN
+        return 0
 
     def close(self) -> None:
         """Watch nobody."""

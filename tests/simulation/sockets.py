@@ -180,12 +180,14 @@ class Poller:
         """What is ready, and for what; nothing, when the time is up."""
         clock, process = self._clock, self._clock.current
         assert process is not None
-        clock.sleep(TURN_NS)
+        found = self._ready()
+        if found or timeout_ms == 0:
+            clock.sleep(TURN_NS)
+            return found
         until_ns = None if timeout_ms is None else clock.now_ns + timeout_ms * MS
-        while not (found := self._ready()):
-            if until_ns is not None and clock.now_ns >= until_ns:
-                break
+        while not found and (until_ns is None or clock.now_ns < until_ns):
             process.park(None if until_ns is None else until_ns - clock.now_ns)
+            found = self._ready()
         return found
 
     def _ready(self) -> list[tuple[Waitable, int]]:

@@ -43,6 +43,12 @@ class Limits(Answer, frozen=True):
     tls_creds: str | None = None
 
 
+class Processor(Answer, frozen=True):
+    """One of query-cpus-fast."""
+
+    thread_id: int
+
+
 class Property(Answer, frozen=True):
     """One of qom-list."""
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,6 +47,7 @@ class QemuMonitor:
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("pageferry")
         self._process: Process | None = None
+        self._lock = RLock()
         try:
             self._connect()
         except BaseException:
@@ -70,14 +72,15 @@ class QemuMonitor:
         """What `command` returns; underlines in names are dashes. QemuRefused where QEMU says no,
         GuestError where it says nothing."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        try:
-            return self._execute(command, named)
-        except LOST:
-            self._connect()
-        try:
-            return self._execute(command, named)
-        except LOST as error:
-            raise GuestError(f"{self.path}: {command}: {error}") from None
+        with self._lock:
+            try:
+                return self._execute(command, named)
+            except LOST:
+                self._connect()
+            try:
+                return self._execute(command, named)
+            except LOST as error:
+                raise GuestError(f"{self.path}: {command}: {error}") from None
 
     def _execute(self, command: str, arguments: dict[str, object]) -> object:
         try:
@@ -93,12 +96,13 @@ class QemuMonitor:
 
     def give(self, name: str, fd: int) -> None:
         """Let QEMU have a copy of descriptor `fd`, which `fd:name` is from then on."""
-        self.ask("query-status")  # a connection that was lost is made anew
-        try:
-            self._client.send_fd_scm(fd)
-        except LOST as error:
-            raise GuestError(f"{self.path}: {error}") from None
-        self.ask("getfd", fdname=name)
+        with self._lock:
+            self.ask("query-status")  # a connection that was lost is made anew
+            try:
+                self._client.send_fd_scm(fd)
+            except LOST as error:
+                raise GuestError(f"{self.path}: {error}") from None
+            self.ask("getfd", fdname=name)
 
     def _connect(self) -> None:
         with suppress(TimeoutError, *LOST):

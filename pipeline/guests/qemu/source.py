@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.guests.base import Mapping
+from pipeline.guests.base import Mapping, Throttle
 from pipeline.guests.qemu import state
+from pipeline.guests.qemu.answers import Processor
 from pipeline.guests.qemu.attached import AttachedQemu, let_run
 from pipeline.guests.qemu.machine import SAVED, TOUCHED, source_obstacles, untracked_changes
+from pipeline.guests.qemu.processor_time import ProcessorTime, maybe_parent
 from pipeline.guests.qemu.ram import backends, whole_mapping
 from pipeline.guests.qemu.settings import Settings
+from pipeline.guests.qemu.turns import Turns
 from pipeline.injection.attach import Attached, attach, why_not
 from pipeline.records.record import AnyEffect, StoppedQemu
 from protocol.devices import Section
@@ -34,7 +37,32 @@ class QemuGuest(AttachedQemu):
         self._refusal = ""
         self._run_state: str | None = None
         self._settings: Settings | None = None
+        self._limit: ProcessorTime | None = None
+        self._turns: Turns | None = None
         super().__init__(qmp, source_obstacles, writable=False)
+
+    def throttles(self) -> list[Throttle]:
+        """By its processors' time, where that can be limited here; else by turns."""
+        parent = maybe_parent(self.process, self._processors())
+        self._turns = Turns(self._monitor)
+        if parent is None:
+            return [self._turns]
+        self._limit = ProcessorTime(self.process, parent, self._processors)
+        return [self._limit, self._turns]
+
+    def _processors(self) -> list[int]:
+        """The threads that they are."""
+        found = self._monitor.query(list[Processor], "query-cpus-fast")
+        return [processor.thread_id for processor in found]
+
+    def _take_no_turns(self) -> None:
+        if self._turns is not None:
+            self._turns.hold()
+
+    def run_state(self) -> str:
+        """As QEMU has it; one that takes turns runs."""
+        by_turns = self._turns is not None and self._turns.are_on
+        return "running" if by_turns else super().run_state()
 
     def why_not_movable(self) -> str | None:
         """What blocks its migration now."""
@@ -98,6 +126,9 @@ class QemuGuest(AttachedQemu):
             self._monitor.ask("system_wakeup")
             before = "running"
         self._run_state = self._run_state or before
+        self._take_no_turns()
+        if self._limit is not None:
+            self._limit.release()  # a processor without time left would stop 0.1 s later
         self._monitor.ask("stop")
         return self._run_state
 
@@ -118,6 +149,7 @@ class QemuGuest(AttachedQemu):
 
     def pause(self) -> None:
         """Stop, until `go_on`."""
+        self._take_no_turns()
         super().pause()
         self._run_state = None
 

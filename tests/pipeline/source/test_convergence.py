@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, inf
+from random import Random
 
 import pytest
 
@@ -130,6 +131,17 @@ def test_what_is_hopeless_is_ended_within_the_window(course: Course) -> None:
     (decision,) = convergence.decisions
     assert (decision.what, decision.why) == ("cancel", why)
     assert decision.ms == pytest.approx(ended_s * 1000, abs=1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rounds_that_go_up_and_down_are_no_progress(seed: int) -> None:
+    """Half of all rounds are smaller than the one before them."""
+    random = Random(seed)
+    noisy = Course(16 * M, steady(24 * M), lambda _: random.uniform(40, 80) * M, 12 * M)
+    convergence = Convergence(Policy(int(16 * M), progress_s=10), 0)
+    why, ended_s = noisy.run(convergence)
+    assert "no progress in 10 s" in why
+    assert ended_s < 60
 
 
 def test_a_time_for_each_gib() -> None:
