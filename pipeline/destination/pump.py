@@ -91,7 +91,7 @@ class IncomingPump:
         if arrival is not None and not self.committed:
             arrival.ask_idle()
             pending = self._acknowledgement.is_pending(arrival.reassembly.applied)
-            wait_ms = IDLE_MS if pending else POLL_MS
+            wait_ms = IDLE_MS if pending and self._is_applying else POLL_MS
         ready = dict(self._poller.poll(wait_ms))
         if arrival is not None and not self.committed:
             self._hear_workers(arrival, ready)
@@ -135,11 +135,15 @@ class IncomingPump:
         if self._cancel.is_set() and not self.committed:
             raise Cancelled("cancelled at the destination")
 
+    @property
+    def _is_applying(self) -> bool:
+        return self._link.session.stage in APPLYING
+
     def _acknowledge(self, arrival: Arrival, *, idle: bool) -> None:
         """Tell the source how far memory is: every few frames, or when nothing more comes."""
         now_ns, applied = monotonic_ns(), arrival.reassembly.applied
         due = self._acknowledgement.is_due(applied, now_ns, idle=idle)
-        if self._link.session.stage not in APPLYING:
+        if not self._is_applying:
             return
         while arrival.unsaid:
             self._link.send(arrival.unsaid.popleft())

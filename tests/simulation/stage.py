@@ -21,11 +21,13 @@ from unittest import mock
 import structlog
 import zmq
 
+from pipeline.destination import pump as destination_pump
 from pipeline.destination.pump import IncomingPump
 from pipeline.guests.conversation import close_all
 from pipeline.guests.process import GuestProcess
 from pipeline.logs import log_if_unexpected
 from pipeline.records import processes, store
+from pipeline.source import pump as source_pump
 from pipeline.source.pump import SourcePump
 from pipeline.source.statistics import SourceStatistics
 from protocol import frames
@@ -42,6 +44,8 @@ from workers.pages import PageBuffer, Pages
 from workers.process import WorkerProcess
 
 HASH_NS, SEND_NS = 300 * US, 2 * MS
+POLL_MS = 100
+"""Twice as long as it is: half of all turns were for nothing but the clock."""
 _read = PageBuffer.read
 ROOMS = ("pipeline.", "protocol.", "workers.")
 
@@ -238,6 +242,8 @@ def staged() -> Iterator[Stage]:
             mock.patch.object(SourcePump, "aside", lambda pump, work: stage.aside_here(pump, work))
         )
         stack.enter_context(mock.patch.object(GuestProcess, "attach", stage.attach))
+        for pump in (source_pump, destination_pump):
+            stack.enter_context(mock.patch.object(pump, "POLL_MS", POLL_MS))
         stack.enter_context(mock.patch.object(frames, "WINDOW_BYTES", 4 * 2 * 4096))
         stack.enter_context(mock.patch.object(pages, "HASH_PIECE_PAGES", 32))
         yield stage
