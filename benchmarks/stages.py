@@ -98,7 +98,7 @@ def dispatch(pool: Pool, pages: int) -> float:
         pool.socket.poll(50)
         for worker, message in pool.receive():
             assert isinstance(message, Sent)
-            statistics.add_sent(message, dispatcher.heard_sent(worker, message))
+            statistics.add_sent(message, len(dispatcher.heard_sent(worker, message)[1]))
             done.add(message.seq)
         seq = dispatcher.applied
         while seq + 1 in done:

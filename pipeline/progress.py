@@ -25,7 +25,8 @@ class Counts:
 class Progress:
     """A moment. Rates are a second; None where it is not known yet.
 
-    `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest memory,
+    `percent` is 0 to 100, `transferred` bytes on the wire, `remaining` bytes of guest memory
+    and disks, `disk_remaining` those of disks,
     `ratio` bytes of the pages that were sent with their content by all wire bytes, `throttle` the
     percent that the guest is slowed down by; `received`, at the destination, which does not know
     what is still to come, bytes of guest memory.
@@ -37,6 +38,7 @@ class Progress:
     percent: float | None = None
     transferred: int | None = None
     remaining: int | None = None
+    disk_remaining: int | None = None
     received: int | None = None
     guest_rate: float | None = None
     wire_rate: float | None = None

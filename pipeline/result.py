@@ -40,6 +40,14 @@ class Ram(Part):
     pages_per_second: int | None = None
 
 
+class Disk(Part):
+    """Disks that move along, all of them: bytes on the wire, bytes of the disks."""
+
+    transferred: int
+    remaining: int
+    total: int
+
+
 class Compression(Part):
     """Pages that were compressed; `busy` counts batches that waited for a worker."""
 
@@ -132,6 +140,7 @@ class Result(Part):
     setup_time: int | None = None
     expected_downtime: int | None = None
     ram: Ram | None = None
+    disk: Disk | None = None
     compression: Compression | None = None
     xbzrle_cache: XbzrleCache | None = None
     cpu_throttle_percentage: int | None = None

@@ -21,7 +21,7 @@ Seq = Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Digest = Annotated[int, Meta(ge=0)]
 """XXH3-64; an integer of msgpack has 64 bits at most."""
-BlockNo = Annotated[int, Meta(ge=0, lt=limits.MAX_BLOCKS)]
+BlockNo = Annotated[int, Meta(ge=0, lt=limits.MAX_BLOCKS + limits.MAX_DISKS)]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_BLOCK_NAME_BYTES)]
 Milliseconds = Annotated[float, Meta(ge=0, lt=2.0**53)]
 EndpointName = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -44,8 +44,17 @@ class BlockInfo(Struct, frozen=True, forbid_unknown_fields=True):
     pages: Annotated[int, Meta(ge=1, le=limits.MAX_BLOCK_PAGES)]
 
 
+class DiskInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """A disk that comes along: its size in pages, and the digest of the page hashes of the base
+    that it is told from, None where all of it comes."""
+
+    pages: Annotated[int, Meta(ge=1, le=limits.MAX_BLOCK_PAGES)]
+    base: Digest | None
+
+
 class Hello(Message, frozen=True):
-    """Source: the guest that wants to come, and how its pages will travel."""
+    """Source: the guest that wants to come, and how its pages will travel. Blocks are numbered from
+    0 on, disks behind those of memory."""
 
     name: Annotated[str, Meta(max_length=255)]
     kind: Annotated[str, Meta(max_length=32)]
@@ -55,6 +64,7 @@ class Hello(Message, frozen=True):
     verify: VerifyMode
     connections: Annotated[int, Meta(ge=1, le=limits.MAX_ENDPOINTS)]
     machine: Annotated[str, Meta(max_length=255)]
+    disks: Annotated[list[DiskInfo], Meta(max_length=limits.MAX_DISKS)]
 
 
 class Welcome(Message, frozen=True):
@@ -115,7 +125,7 @@ class Verify(Message, frozen=True):
     """Source: `last_seq` was the last frame; the digest of each block's page hashes."""
 
     last_seq: Seq
-    digests: Annotated[list[Digest], Meta(max_length=limits.MAX_BLOCKS)]
+    digests: Annotated[list[Digest], Meta(max_length=limits.MAX_BLOCKS + limits.MAX_DISKS)]
 
 
 class Mismatch(Message, frozen=True):

@@ -1,6 +1,8 @@
 """The digest of everything that travels or is kept: XXH3-64 of all but the digest itself."""
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 DIGEST_BYTES = 8
 
@@ -15,6 +17,11 @@ def digest_of(head: Buffer, at: int, *rest: Buffer) -> int:
     for part in rest:
         state.update(part)
     return state.intdigest()
+
+
+def table_digest(table: NDArray[np.uint64]) -> int:
+    """XXH3-64 of a table of page hashes."""
+    return xxhash.xxh3_64_intdigest(table)
 
 
 def page_seed(session: bytes) -> int:

@@ -4,6 +4,7 @@ PROTOCOL_VERSION = 1
 PAGE_BYTES = 4096
 
 MAX_BLOCKS = 64
+MAX_DISKS = 16
 MAX_BLOCK_NAME_BYTES = 255
 MAX_BLOCK_PAGES = 2**32 - 1
 """A page index travels as a uint32: a block has 16 TiB at most."""

@@ -55,6 +55,8 @@ class Adjustable:
         capabilities, then = self.config.capabilities, self.config.convergence.then
         if capabilities.xbzrle:
             self._check_xbzrle(uri)
+        if self.config.disks and uri.scheme == "file":
+            raise ConfigError("disks: a saved guest takes none along")
         if isinstance(self.config.guest, FileGuest):
             refusal = "memory that is a file has no processors to take time from"
             if capabilities.auto_converge:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
+from pipeline.config.model import Config, Disk, FileGuest, QemuGuest, SyntheticGuest
 from protocol.errors import ConfigError
 from protocol.limits import PAGE_BYTES
 from workers.packages import missing_package
@@ -52,9 +52,31 @@ def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
         _check_socket("destination.qmp", config.destination.qmp, NO_QEMU)
     target = config.destination.path
     if destination and target is not None:
-        _check_target(target)
+        _check_target("destination.path", target)
         if source and isinstance(config.guest, FileGuest) and target.exists():
-            _check_different(config.guest.path, target)
+            _check_different("destination.path", config.guest.path, target)
+    for number, disk in enumerate(config.disks):
+        _check_disk(f"disks.{number}", disk, source=source, destination=destination)
+
+
+def _check_disk(key: str, disk: Disk, *, source: bool, destination: bool) -> None:
+    if source:
+        _check_image(f"{key}.path", disk.path)
+    if disk.base is not None:
+        _check_image(f"{key}.base", disk.base)
+    if destination:
+        _check_target(f"{key}.destination", disk.there)
+        for other in filter(None, (disk.path if source else None, disk.base)):
+            if disk.there.exists():
+                _check_different(f"{key}.destination", other, disk.there)
+
+
+def _check_image(key: str, path: Path) -> None:
+    if not path.is_file():
+        found = "is not a regular file" if path.exists() else "does not exist"
+        raise ConfigError(f"{key}: {path} {found}, expected a raw image")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{key}: {path} cannot be read")
 
 
 def _allow_open_files(config: Config) -> None:
@@ -106,20 +128,20 @@ def _check_socket(key: str, path: Path | None, nobody: str) -> None:
         raise ConfigError(f"{key}: {nobody.format(path, path)}")
 
 
-def _check_target(target: Path) -> None:
+def _check_target(key: str, target: Path) -> None:
     if target.exists():
         if not target.is_file():
-            raise ConfigError(f"destination.path: {target} is not a regular file")
+            raise ConfigError(f"{key}: {target} is not a regular file")
         writable, what = os.access(target, os.W_OK), target
     else:
         what = target.parent
         if not what.is_dir():
-            raise ConfigError(f"destination.path: there is no folder {what} to make the file in")
+            raise ConfigError(f"{key}: there is no folder {what} to make the file in")
         writable = os.access(what, os.W_OK | os.X_OK)
     if not writable:
-        raise ConfigError(f"destination.path: {what} cannot be written")
+        raise ConfigError(f"{key}: {what} cannot be written")
 
 
-def _check_different(source: Path, target: Path) -> None:
+def _check_different(key: str, source: Path, target: Path) -> None:
     if source.samefile(target):
-        raise ConfigError(f"destination.path: {target} is the guest's own memory file")
+        raise ConfigError(f"{key}: {target} is {source} itself, which is to be left alone")

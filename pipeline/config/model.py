@@ -26,7 +26,7 @@ from pipeline.config.fields import (
     cache_size,
 )
 from protocol.control import CodecChoice, VerifyMode
-from protocol.limits import MAX_BATCH_PAGES, PAGE_BYTES
+from protocol.limits import MAX_BATCH_PAGES, MAX_DISKS, PAGE_BYTES
 
 MIB = 1 << 20
 BATCH_PAGES = 256
@@ -131,6 +131,20 @@ class Destination(Section):
         return there
 
 
+class Disk(Section):
+    """A raw image that moves along: from `path` at the source to `destination`, null: the same path
+    there. Of one with a `base`, an image that both machines have, what differs from it moves."""
+
+    path: FilePath
+    destination: FilePath | None = None
+    base: FilePath | None = None
+
+    @property
+    def there(self) -> Path:
+        """Where it lands."""
+        return self.destination or self.path
+
+
 class Parameters(Section):
     """QEMU's migration parameters; bandwidth in bytes/s on the wire, the limit in ms."""
 
@@ -148,7 +162,7 @@ class Capabilities(Section):
     compress: bool = True
     xbzrle: bool = False
     auto_converge: bool = False
-    zero_blocks: Literal[False] = False
+    zero_blocks: bool = False
     events: bool = True
     rdma_pin_all: Literal[False] = False
     pause_before_switchover: bool = False
@@ -191,7 +205,7 @@ class Config(Section):
     commit_timeout: Annotated[float, Between(0.1, 86_400)] = 30
     parameters: Parameters = Parameters()
     capabilities: Capabilities = Capabilities()
-    disks: Annotated[tuple[()], Field(strict=False)] = ()
+    disks: Annotated[tuple[Disk, ...], Field(strict=False, max_length=MAX_DISKS)] = ()
     convergence: Convergence = Convergence()
     security: Security = Security()
 
@@ -218,6 +232,7 @@ SECTIONS: dict[str, type[Section]] = {
     "file": FileGuest,
     "qemu": QemuGuest,
     "destination": Destination,
+    "disks": Disk,
     "parameters": Parameters,
     "capabilities": Capabilities,
     "convergence": Convergence,
@@ -230,7 +245,6 @@ NOT_YET_KEYS = frozenset({"destination.data-ports"})
 
 NOT_YET_VALUES: dict[str, tuple[object, ...]] = {
     "guest.on-completed": ("quit",),
-    "capabilities.zero-blocks": (True,),
     "capabilities.rdma-pin-all": (True,),
 }
-"""Values that have a meaning, but not in this version; any list of `disks` is one too."""
+"""Values that have a meaning, but not in this version."""

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable
 
 import structlog
-import xxhash
 
 from pipeline.destination.landing import Landing
 from pipeline.destination.read_back import ReadBackList
 from pipeline.destination.reassembly import GRANTS, Reassembly
 from pipeline.extents import decode_extents
 from protocol import control as c
+from protocol.digest import table_digest
 from protocol.errors import IntegrityError, RemoteProtocolError
 from workers.messages import Arrived, Checked, FromWorker, Grant, Refused, TurnedAway, Up
 from workers.pages import Hashes, Pages
@@ -156,7 +156,7 @@ class Arrival:
         """
         if self._expected is None or self._read_back is None:
             return
-        if [xxhash.xxh3_64_intdigest(table) for table in self._expected] != digests:
+        if [table_digest(table) for table in self._expected] != digests:
             raise IntegrityError("the ends do not agree on what was sent")
         self._read_back.plan()
 

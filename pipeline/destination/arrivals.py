@@ -7,15 +7,17 @@ from pathlib import Path
 import psutil
 
 from pipeline.config.environment import check_codec
-from pipeline.config.model import Config
+from pipeline.config.model import Config, Disk
 from pipeline.guests.base import ArrivingGuest
+from pipeline.guests.disks import ArrivingDisk
 from pipeline.guests.file import FileArrival
 from pipeline.guests.memory import make_file, remove_file, was_made_at
 from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticArrival, check_waits
 from pipeline.leftovers.cleanup import clear_way, cleared
 from pipeline.records.store import SessionRecord
-from protocol.control import Hello
+from protocol.control import DiskInfo, Hello
+from protocol.digest import page_seed
 from protocol.errors import (
     ConfigError,
     GuestError,
@@ -62,6 +64,38 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         return guest
 
     return make
+
+
+def disk_maker(config: Config) -> Callable[[Hello, SessionRecord], list[ArrivingDisk]]:
+    """What makes the disks that come along: given the hello, and the record."""
+
+    def make(hello: Hello, record: SessionRecord) -> list[ArrivingDisk]:
+        if len(hello.disks) != len(config.disks):
+            raise GuestError(
+                f"{len(hello.disks)} disks come, the configuration here lists {len(config.disks)}"
+            )
+        seed, made = page_seed(bytes.fromhex(record.record.session)), list[ArrivingDisk]()
+        try:
+            for number, (info, wanted) in enumerate(zip(hello.disks, config.disks, strict=True)):
+                _make_place(wanted.there, record)
+                made.append(ArrivingDisk(wanted.there, info, number))
+                _fill(made[-1], wanted, info, number, seed)
+        except BaseException:
+            for disk in made:
+                disk.close()
+            raise
+        return made
+
+    return make
+
+
+def _fill(disk: ArrivingDisk, wanted: Disk, info: DiskInfo, number: int, seed: int) -> None:
+    """Begin with the base, where what comes differs from one."""
+    if info.base is None:
+        return
+    if wanted.base is None:
+        raise GuestError(f"disk {number} comes as what differs from a base: disks.{number}.base")
+    disk.fill(wanted.base, info, number, seed)
 
 
 def _attached(socket: Path, hello: Hello, record: SessionRecord) -> SyntheticArrival:
@@ -142,8 +176,9 @@ def _check_room(hello: Hello, path: Path | None) -> None:
 
 
 def _check_tables(hello: Hello) -> None:
-    """GuestError where there is no room for the tables about a guest."""
-    pages = sum(block.pages for block in hello.blocks)
+    """GuestError where there is no room for the tables about a guest, and its disks."""
+    disk_pages = sum(disk.pages for disk in hello.disks)
+    pages = sum(block.pages for block in hello.blocks) + disk_pages
     if pages * TABLE_BYTES_A_PAGE > psutil.virtual_memory().available:
         raise GuestError(f"no room for the tables about a guest of {pages} pages")
 

@@ -11,6 +11,7 @@ from time import monotonic_ns
 import structlog
 
 from pipeline.guests.base import ArrivingGuest
+from pipeline.guests.disks import ArrivingDisk
 from pipeline.leftovers.settling import undo_effects
 from pipeline.records.processes import this_process
 from pipeline.records.record import BoundSockets, Record
@@ -24,12 +25,19 @@ class Custody:
     """The guest of one session, and its record; owned by the receiver's thread.
 
     `make_guest` makes the guest that the source's hello describes; it is the caller's, who also
-    closes it. What that does to others it adds to the record.
+    closes it. What that does to others it adds to the record. `make_disks` does the same for disks,
+    which are ours.
     """
 
-    def __init__(self, make_guest: Callable[[Hello, SessionRecord], ArrivingGuest]) -> None:
+    def __init__(
+        self,
+        make_guest: Callable[[Hello, SessionRecord], ArrivingGuest],
+        make_disks: Callable[[Hello, SessionRecord], list[ArrivingDisk]],
+    ) -> None:
         self._make_guest = make_guest
+        self._make_disks = make_disks
         self.guest: ArrivingGuest | None = None
+        self.disks: list[ArrivingDisk] = []
         self._record: SessionRecord | None = None
         self._commit: DestinationCommit | None = None
         self._was_ready = False
@@ -51,14 +59,20 @@ class Custody:
         self._commit = DestinationCommit(self._record)
 
     def make(self, hello: Hello) -> None:
-        """Make the guest; this may take long."""
+        """Make the guest, and its disks; this may take long."""
         assert self._record is not None
         self.guest = self._make_guest(hello, self._record)
+        self.disks = self._make_disks(hello, self._record)
 
     def check(self) -> None:
         """GuestError where the guest that is being filled has ended."""
         if self.guest is not None and not self.begun and self.guest.is_dead():
             raise GuestError("the guest that is being filled has ended")
+
+    def flush(self) -> None:
+        """Have all that is here of disks written out; GuestError where that fails."""
+        for disk in self.disks:
+            disk.flush()
 
     def ready(self) -> None:
         """Keep that all of it is here; MigrationError where somebody has closed the record."""
@@ -112,6 +126,8 @@ class Custody:
         """Undo what a guest that did not come has cost; forget the session, unless the source
         may have to ask: not when it is `settled`, or was never told that all is here. Idempotent.
         """
+        for disk in self.disks:
+            disk.close()
         record, self._record = self._record, None
         if record is None:
             return

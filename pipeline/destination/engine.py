@@ -5,7 +5,7 @@ and the arrival fills memory.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zmq
@@ -17,6 +17,7 @@ from pipeline.destination.landing import Landing
 from pipeline.destination.pump import IncomingPump
 from pipeline.destination.reassembly import Reassembly
 from pipeline.guests.base import GuestBlock
+from pipeline.guests.disks import ArrivingDisk
 from pipeline.signals import Flag
 from pipeline.unix_sockets import check_free
 from protocol import control as c
@@ -71,14 +72,21 @@ class IncomingEngine:
         endpoints = [self._uri.endpoint, *map(self._uri.data_endpoint, workers)]
         return tuple(endpoint.removeprefix("ipc://") for endpoint in endpoints)
 
-    def prepare(self, hello: c.Hello, blocks: list[GuestBlock], parameters: Parameters) -> None:
-        """Start the decompress workers over `blocks`, give them slots, welcome the source."""
+    def prepare(
+        self,
+        hello: c.Hello,
+        memory: list[GuestBlock],
+        disks: Sequence[ArrivingDisk],
+        parameters: Parameters,
+    ) -> None:
+        """Start the decompress workers over all blocks, give them slots, welcome the source."""
+        blocks = [*memory, *(disk.block for disk in disks)]
         block_pages = tuple(block.pages for block in blocks)
         limits = FrameLimits(self.link.session_id, block_pages, hello.batch_pages)
         workers = self._workers = parameters.decompress_threads
         window = limits.window(hello.connections + workers)
         landings = [Landing(block) for block in blocks]
-        expected = self._expected(block_pages) if hello.verify == "full" else None
+        expected = self._expected(block_pages, disks) if hello.verify == "full" else None
         for path in self.socket_paths(parameters)[1:]:
             check_free(Path(path), "uri")
         self._reassembly = Reassembly(landings, limits, window, workers, expected)
@@ -89,12 +97,17 @@ class IncomingEngine:
         self.pump.watch(self.arrival)
         self.link.send(c.Welcome(endpoints=endpoints, window=window, codecs=available()))
 
-    def _expected(self, block_pages: tuple[int, ...]) -> list[Hashes]:
-        """What the source says it sent: nothing yet, so that all is zero."""
+    def _expected(
+        self, block_pages: tuple[int, ...], disks: Sequence[ArrivingDisk]
+    ) -> list[Hashes]:
+        """What the source says it sent: nothing yet, so that all is zero, or as in a base."""
         self._fds.append(shared_memory("expected", 8 * sum(block_pages)))
         tables = page_hashes(self._fds[0], block_pages)
         for table in tables:
             table[:] = ZERO_HASH
+        for table, disk in zip(tables[len(tables) - len(disks) :], disks, strict=True):
+            if disk.base is not None:
+                table[:] = disk.base
         return tables
 
     def _start(

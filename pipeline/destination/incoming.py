@@ -9,7 +9,7 @@ import structlog
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.links import check_host, server_keys, warn_without_keys
 from pipeline.config.model import Config
-from pipeline.destination.arrivals import check_guest, guest_maker
+from pipeline.destination.arrivals import check_guest, disk_maker, guest_maker
 from pipeline.destination.receiver import Receiver
 from pipeline.destination.report import progress_of, result_of
 from pipeline.guests.base import ArrivingGuest
@@ -77,6 +77,7 @@ class Incoming:
                 lambda: self.settings.config,
                 guest_maker(config),
                 self.status,
+                make_disks=disk_maker(config),
                 cancel=self.cancel,
                 keys=keys,
                 on_tick=self._tick,

@@ -12,6 +12,7 @@ from pipeline.config.model import Config
 from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
+from pipeline.guests.disks import ArrivingDisk
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import and_every_so_often
 from pipeline.records.store import SessionRecord
@@ -29,9 +30,9 @@ from workers.keys import ServerKeys
 class Receiver:
     """One migration at its destination; owned by the thread that calls `receive`.
 
-    `config` is asked at each step: it may change before. `make_guest` is for the custody,
-    `on_guest` hears when the guest was let run. `error` is why it failed, None when it did not.
-    ConfigError from the constructor where `uri` cannot be listened at.
+    `config` is asked at each step: it may change before. `make_guest` and `make_disks` are for the
+    custody, `on_guest` hears when the guest was let run. `error` is why it failed, None when it did
+    not. ConfigError from the constructor where `uri` cannot be listened at.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Receiver:
         make_guest: Callable[[c.Hello, SessionRecord], ArrivingGuest],
         status: StatusMachine,
         *,
+        make_disks: Callable[[c.Hello, SessionRecord], list[ArrivingDisk]] = lambda *_: [],
         cancel: Flag | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
         on_tick: Callable[[int], None] = lambda _: None,
@@ -51,7 +53,7 @@ class Receiver:
         self._run_state = "running"
         self._on_guest = on_guest
         self.cancel = cancel or Flag()
-        self.custody = Custody(make_guest)
+        self.custody = Custody(make_guest, make_disks)
         tick = and_every_so_often(on_tick, self.custody.check)
         self.engine = IncomingEngine(uri, self.cancel, tick, keys)
         self.error: str | None = None
@@ -85,7 +87,7 @@ class Receiver:
         custody.open(hello.name, engine.link.session_id, sockets)
         engine.pump.aside(lambda: custody.make(hello))
         assert custody.guest is not None
-        engine.prepare(hello, custody.guest.blocks, parameters)
+        engine.prepare(hello, custody.guest.blocks, custody.disks, parameters)
 
     def _take_memory(self) -> None:
         """Let frames land, and answer each question whether all is right, until devices come."""
@@ -122,6 +124,7 @@ class Receiver:
         guest, state = self.custody.guest, [s for s in sections if s.name != GLOBAL_STATE]
         assert guest is not None
         pump.aside(lambda: guest.load_devices(state))
+        pump.aside(self.custody.flush)
         self.custody.ready()
         link.await_commit(self._config().commit_timeout)
         link.send(c.Ready(load_ms=(monotonic_ns() - began) / 1e6))

@@ -29,6 +29,8 @@ def migration_info(outgoing: Outgoing) -> Answer:
             answer |= {"cpu-throttle-percentage": result.cpu_throttle_percentage}
     if result.xbzrle_cache is not None:
         answer |= {"xbzrle-cache": result.xbzrle_cache}
+    if result.disk is not None:
+        answer |= {"disk": result.disk}
     return answer | {"ram": result.ram, "compression": result.compression}
 
 

@@ -9,7 +9,8 @@ Whole = Annotated[int, Meta(ge=-MAX_INT - 1)]
 
 
 class Migrate(Struct):
-    """Where to; disks do not move yet."""
+    """Where to. The disks of the configuration move along, those with a base as what differs from
+    it: `blk` and `inc` say that there are such ones."""
 
     uri: str
     blk: bool = False

@@ -35,8 +35,11 @@ class SourceCommands:
         self._outgoing.check()
         if self.quitting:
             raise QmpError("the command is about to end")
-        if given.blk or given.inc:
-            raise QmpError("disks do not move in this version: blk and inc must be false")
+        disks = self._outgoing.settings.config.disks
+        if given.blk and not disks:
+            raise QmpError("blk: the configuration lists no disks")
+        if given.inc and not (disks and all(disk.base for disk in disks)):
+            raise QmpError("inc: the configuration lists no disks, or one of them without a base")
         self._outgoing.begin()
         try:
             uri = parse_uri(absolute_uri(given.uri, "source"))

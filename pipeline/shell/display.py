@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 1.0
 _BAR_COLUMNS = 10
-_PLAIN_ONLY = {"left", "wire"}
+_PLAIN_ONLY = {"left", "of disks", "wire"}
 """The whole live line then fits into 80 columns."""
 
 
@@ -111,6 +111,7 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
         ("round", str(progress.round_no) if progress.round_no else None),
         ("received", _size(progress.received)),
         ("left", _size(progress.remaining)),
+        ("of disks", _size(progress.disk_remaining)),
         ("wire", _rate(progress.wire_rate)),
         ("memory", _rate(progress.guest_rate)),
         ("dirty", None if dirty is None else _rate(dirty * PAGE_BYTES)),

@@ -11,6 +11,7 @@ from time import monotonic_ns
 
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
+from pipeline.guests.disks import LeavingDisk
 from pipeline.liveness import SILENCE_SECONDS
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import and_every_so_often
@@ -50,6 +51,7 @@ class Coordinator:
         cancel: Flag | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
         keys: ClientKeys | None = None,
+        disks: list[LeavingDisk] | None = None,
     ) -> None:
         self._config = config
         self._guest = guest
@@ -61,7 +63,7 @@ class Coordinator:
         self.has_stopped = False
         """Whether the guest was stopped for the switch-over, and not let go on since."""
         tick = and_every_so_often(on_tick, self._look)
-        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys)
+        self.engine = SourceEngine(config, guest, tracking, uri, self.cancel, tick, keys, disks)
         self.pacing = Pacing(config, self.engine)
         self.clock = DowntimeClock()
         stays = uri.scheme == "file"
@@ -136,6 +138,7 @@ class Coordinator:
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
         steps.send_last()
+        self.engine.disks.check_sizes()
         steps.verify()
         steps.load(sections)
         self._commit(steps)

@@ -4,6 +4,7 @@ from pipeline.config.model import Config
 from pipeline.config.model import FileGuest as FileConfig
 from pipeline.config.model import QemuGuest as QemuConfig
 from pipeline.guests.base import SourceGuest
+from pipeline.guests.disks import LeavingDisk, close_disks, open_disk
 from pipeline.guests.file import FileGuest
 from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticGuest
@@ -33,6 +34,19 @@ def make_guest(config: Config) -> SourceGuest:
         return SyntheticGuest.attach(guest.socket)
     except NoSuchGuest as error:
         raise ConfigError(f"guest.socket: {error}") from None
+
+
+def leaving_disks(config: Config) -> list[LeavingDisk]:
+    """The disks that move along, open; the caller's to close. ConfigError, and nothing left open,
+    where one cannot be had."""
+    opened: list[LeavingDisk] = []
+    try:
+        for number, disk in enumerate(config.disks):
+            opened.append(open_disk(number, disk.path, disk.base))
+    except BaseException:
+        close_disks(opened)
+        raise
+    return opened
 
 
 def _qemu(config: QemuConfig) -> SourceGuest:

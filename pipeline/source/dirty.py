@@ -19,7 +19,10 @@ Planned = tuple[int, Pages]
 class DirtyMap:
     """One bit a page (a byte, in numpy) for each block."""
 
-    def __init__(self, block_pages: tuple[int, ...]) -> None:
+    def __init__(self, block_pages: tuple[int, ...], disks_from: int | None = None) -> None:
+        """Blocks from number `disks_from` on are handed out before all others."""
+        memory = len(block_pages) if disks_from is None else disks_from
+        self._order = [*range(memory, len(block_pages)), *range(memory)]
         self._marks: list[NDArray[np.bool_]] = [np.zeros(pages, np.bool_) for pages in block_pages]
 
     def mark(self, block: int, pages: Pages) -> None:
@@ -43,7 +46,11 @@ class DirtyMap:
     @property
     def pages(self) -> int:
         """How many pages are marked."""
-        return sum(int(np.count_nonzero(marks)) for marks in self._marks)
+        return self.pages_from(0)
+
+    def pages_from(self, block: int) -> int:
+        """How many are in that block, and those behind it."""
+        return sum(int(np.count_nonzero(marks)) for marks in self._marks[block:])
 
     def take(self, batch_pages: int) -> Iterator[Planned]:
         """Hand out all marked pages, cut into batches, and clear their marks at once."""
@@ -51,7 +58,7 @@ class DirtyMap:
         for marks in self._marks:
             marks[:] = False
         return (
-            (block, pages[start : start + batch_pages])
-            for block, pages in enumerate(found)
-            for start in range(0, len(pages), batch_pages)
+            (block, found[block][start : start + batch_pages])
+            for block in self._order
+            for start in range(0, len(found[block]), batch_pages)
         )

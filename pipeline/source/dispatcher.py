@@ -59,8 +59,8 @@ class Dispatcher:
         self._next_batch: Planned | None = None
         self._out: dict[int, Out] = {}
         self._redo: deque[int] = deque()
-        self._in_hand: dict[tuple[int, int], tuple[int, int]] = {}
-        """(seq, attempt) of a job → the worker that has it, and its pages."""
+        self._in_hand: dict[tuple[int, int], tuple[int, Planned]] = {}
+        """(seq, attempt) of a job → the worker that has it, and its batch."""
         self.cache_slots = 0
         self.scans = Scans()
         self._retired: set[int] = set()
@@ -159,7 +159,7 @@ class Dispatcher:
 
     def _send(self, seq: int, out: Out) -> None:
         block, pages = out.batch
-        self._in_hand[seq, out.attempt] = (out.worker, len(pages))
+        self._in_hand[seq, out.attempt] = (out.worker, out.batch)
         job = SendJob(
             seq=seq,
             attempt=out.attempt,
@@ -174,17 +174,17 @@ class Dispatcher:
         )
         self._pool.send(out.worker, job)
 
-    def heard_sent(self, worker: int, message: Sent) -> int:
-        """A worker's frame is out: it has credit again. The pages of the batch."""
+    def heard_sent(self, worker: int, message: Sent) -> Planned:
+        """A worker's frame is out: it has credit again. The batch."""
         self._give_credit(worker)
-        _, pages = self._in_hand.pop((message.seq, message.attempt))
+        _, batch = self._in_hand.pop((message.seq, message.attempt))
         out = self._out.get(message.seq)
         if out is not None:
             out.sent, out.wire_bytes = True, message.wire_bytes
             self.codecs.heard(out.batch[0], out.choice, message)
             if out.again:
                 self.redo(message.seq, out.again)
-        return pages
+        return batch
 
     def heard_unsent(self, worker: int, message: Unsent) -> None:
         """A worker could not get its frame out: it has credit again, the frame is redone."""
@@ -197,8 +197,8 @@ class Dispatcher:
         self._give_credit(worker)
         return self.scans.heard(message.job), np.frombuffer(message.pages, np.uint32)
 
-    def heard_applied(self, seq: int) -> int:
-        """Everything up to `seq` is in the destination's memory; the pages that this adds.
+    def heard_applied(self, seq: int) -> list[Planned]:
+        """Everything up to `seq` is in the destination's memory; the batches that this adds.
 
         RemoteProtocolError for what was never given out or goes backwards.
         """
@@ -207,13 +207,12 @@ class Dispatcher:
                 f"applied {seq}, after {self.applied}; {self.last_seq} is the last given out"
             )
         done = [self._out.pop(one) for one in range(self.applied + 1, seq + 1)]
-        pages = sum(len(out.batch[1]) for out in done)
         self.applied_wire_bytes += sum(out.wire_bytes for out in done)
         self.applied = seq
-        self.pages_pending -= pages
+        self.pages_pending -= sum(len(out.batch[1]) for out in done)
         if self.given_up is not None and self.given_up[0] <= seq:
             self.given_up = None  # it has arrived after all
-        return pages
+        return [out.batch for out in done]
 
     def redo(self, seq: int, why: str) -> None:
         """Give out `seq` anew, once nobody has it in hand; nothing, where it is not out.

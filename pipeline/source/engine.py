@@ -5,7 +5,7 @@ scanned and fenced. Reads, writes and allocates no guest page itself.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from time import monotonic_ns
 
@@ -14,22 +14,25 @@ import zmq
 from pipeline.config.fields import AllProcessors
 from pipeline.config.model import Config, Parameters
 from pipeline.control_link import ControlLink
-from pipeline.extents import complement, data_extents, encode_extents
 from pipeline.guests.base import SourceGuest
+from pipeline.guests.disks import LeavingDisk
 from pipeline.signals import Flag
 from pipeline.source.codec_choice import RAW, AutoCodec, Choice, FixedCodec
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.dispatcher import Dispatcher
+from pipeline.source.moving_disks import MovingDisks
 from pipeline.source.pump import SourcePump
 from pipeline.source.recovery import Recovery
 from pipeline.source.scans import SCAN_PAGES
 from pipeline.source.sent_tables import SentTables
 from pipeline.source.staffing import Staffing
 from pipeline.source.statistics import SourceStatistics
+from pipeline.source.survey import hello_of, survey
 from pipeline.source.tracking import Tracking
 from protocol import control as c
+from protocol.digest import page_seed
 from protocol.errors import GuestError
-from protocol.limits import EXTENTS_A_MESSAGE, PAGE_BYTES
+from protocol.limits import PAGE_BYTES
 from protocol.uri import Uri
 from workers.compress import CompressSettings, compress_worker
 from workers.keys import ClientKeys
@@ -42,6 +45,9 @@ from workers.pool import Pool
 
 SETUP_SECONDS = 30.0
 """For the destination to make memory, guest and workers; heartbeats must come all the while."""
+
+BASE_PAGE_SECONDS = 100e-6
+"""For it to copy and to hash a page of a base: 40 MiB/s, a disk that is slow."""
 
 SAMPLE_RANGES = 6
 """Ranges of 8 MiB that are hashed to learn how fast hashing is: some 12 ms of processor time."""
@@ -62,19 +68,24 @@ class SourceEngine:
         cancel: Flag,
         on_tick: Callable[[int], None],
         keys: ClientKeys | None = None,
+        disks: list[LeavingDisk] | None = None,
     ) -> None:
         self.config = config
         self._keys = keys
         self.guest = guest
         self.tracking = tracking
-        self.block_pages = tuple(block.pages for block in guest.blocks)
+        self.disks = MovingDisks(disks or [], len(guest.blocks))
+        self.blocks = [*guest.blocks, *self.disks.blocks]
+        self.block_pages = tuple(block.pages for block in self.blocks)
         self.statistics = SourceStatistics(sum(self.block_pages))
-        self.dirty = DirtyMap(self.block_pages)
+        self.statistics.disks.total_pages = self.disks.pages
+        self.dirty = self.dirty_map()
         self.sent = SentTables(self.block_pages)
         self._cache_pages = config.parameters.xbzrle_cache_size // PAGE_BYTES
         self.session_id = os.urandom(16)
         with ExitStack() as opened:
             opened.callback(tracking.close)
+            opened.callback(self.disks.close)
             check_descriptors(ZMQ_DESCRIPTORS)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             opened.callback(context.destroy)
@@ -93,8 +104,13 @@ class SourceEngine:
                 self.statistics,
                 cancel,
                 on_tick,
+                len(guest.blocks),
             )
             self._opened = opened.pop_all()
+
+    def dirty_map(self) -> DirtyMap:
+        """A map of all blocks, with nothing marked."""
+        return DirtyMap(self.block_pages, len(self.guest.blocks))
 
     def _open_live(self, opened: ExitStack, parameters: Parameters) -> None:
         self._live_fd = LiveSettings.memory()
@@ -110,7 +126,8 @@ class SourceEngine:
 
     def set_up(self) -> None:
         """Start the workers, meet the destination, tell it what is to come."""
-        self.link.send(self._hello())
+        infos = self.disks.infos(page_seed(self.session_id), self.pump.before_anything_is_said)
+        self.link.send(hello_of(self.config, self.guest, infos))
         self.pool.start(
             self._staff(self.config.parameters),
             compress_worker,
@@ -118,14 +135,15 @@ class SourceEngine:
             self.pump.hear_and_tick,
         )
         self.pump.watch_workers()
-        welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS)
+        bases = sum(map(len, self.disks.bases.values()))
+        welcome = self.pump.expect(c.Welcome, within_s=SETUP_SECONDS + bases * BASE_PAGE_SECONDS)
         if self.config.effective_codec == "auto":
             common = {"none", *welcome.codecs}.intersection(available())
             self.dispatcher.codecs = AutoCodec(common, len(os.sched_getaffinity(0)))
         self.recovery.connect(welcome.endpoints)
         self.statistics.lanes = len(welcome.endpoints)
         self.dispatcher.open(len(welcome.endpoints), welcome.window)
-        self._survey()
+        survey(self)
 
     def _staff(self, parameters: Parameters) -> int:
         """Have as many compress workers as are wanted: how many that is now."""
@@ -137,21 +155,9 @@ class SourceEngine:
         staff.wanted = staff.staffing.wanted if staff.staffing else wanted
         return staff.wanted
 
-    def _hello(self) -> c.Hello:
-        return c.Hello(
-            name=self.config.name,
-            kind=self.guest.kind,
-            blocks=[c.BlockInfo(block.name, block.pages) for block in self.guest.blocks],
-            batch_pages=self.config.batch_pages,
-            codec=self.config.effective_codec,
-            verify=self.config.verify,
-            connections=int(self.config.parameters.compress_threads),
-            machine=self.guest.machine,
-        )
-
     def _worker_settings(self) -> Callable[[PoolAddress], CompressSettings]:
-        memory = tuple(PassedFd(block.fd) for block in self.guest.blocks)
-        hashed = self.tracking.name == "hash" or self.config.verify == "full"
+        memory = tuple(PassedFd(block.fd) for block in self.blocks)
+        hashed = self.tracking.name == "hash" or self.config.verify == "full" or self.disks.blocks
         hashes = self.sent.open_hashes(self._opened) if hashed else None
         cached = self.config.capabilities.xbzrle
         cache = self.sent.open_cache(self._opened) if cached else None
@@ -168,17 +174,6 @@ class SourceEngine:
             cache=cache,
         )
 
-    def _survey(self) -> None:
-        """Mark what exists for the first round; tell what does not."""
-        for number, block in enumerate(self.guest.blocks):
-            extents = data_extents(block.fd, block.pages)
-            self.dirty.mark_extents(number, extents)
-            holes = complement(extents, block.pages)
-            for start in range(0, len(holes), EXTENTS_A_MESSAGE):
-                piece = encode_extents(holes[start : start + EXTENTS_A_MESSAGE])
-                self.link.send(c.Holes(block=number, extents=piece))
-            self.sent.note_holes(number, holes)
-
     def start_round(self, sent: DirtyMap | None = None) -> None:
         """Send what is dirty now as the next round, noted in `sent`. Only behind the fence."""
         pages = self.dirty.pages
@@ -189,6 +184,7 @@ class SourceEngine:
         )
         if sent is not None:
             sent.add(self.dirty)
+        self.statistics.disks.planned_pages += self.dirty.pages_from(len(self.guest.blocks))
         self.dispatcher.plan(self.dirty.take(self.config.batch_pages), pages)
 
     def scan(self) -> None:
@@ -200,19 +196,26 @@ class SourceEngine:
             except ProcessLookupError as error:
                 raise GuestError(f"{self.guest.name} is gone: {error.strerror}") from None
         self.statistics.scan_ns += monotonic_ns() - began
-        if not self.tracking.scans:
-            self.scan_hashes(self.dirty.mark)
+        written = self.disks.written()
+        self.scan_hashes(self.dirty.mark, only=written if self.tracking.scans else None)
         self.statistics.count_scan(self.dirty.pages - known, monotonic_ns())
 
-    def scan_hashes(self, found: Callable[[int, Pages], None], every: int = 1) -> None:
+    def scan_hashes(
+        self,
+        found: Callable[[int, Pages], None],
+        every: int = 1,
+        only: Collection[int] | None = None,
+    ) -> None:
         """Compare memory with what was last sent, on all workers; hand on what differs.
 
-        All of it, or every so many-th range. Waits first until every batch has left its
-        worker: only then is the table final.
+        All of it, or every so many-th range; or blocks of these numbers alone. Waits first until
+        every batch has left its worker: only then is the table final.
         """
+        if only is not None and not only:
+            return
         self.pump.wait(lambda: self.dispatcher.all_sent)
         self.pump.on_found = found
-        self.dispatcher.scans.plan(self.block_pages, every)
+        self.dispatcher.scans.plan(self.block_pages, every, only)
         self.pump.wait(lambda: self.dispatcher.scans.all_done)
 
     def sample_hashing(self) -> None:
@@ -242,6 +245,13 @@ class SourceEngine:
     def pending_bytes(self) -> int:
         """Guest bytes that are dirty, or on their way and not applied."""
         return (self.dirty.pages + self.dispatcher.pages_pending) * PAGE_BYTES
+
+    @property
+    def disk_pending_bytes(self) -> int:
+        """As `pending_bytes`, of disks alone."""
+        disks = self.statistics.disks
+        on_the_way = disks.planned_pages - disks.applied_pages
+        return (self.dirty.pages_from(len(self.guest.blocks)) + on_the_way) * PAGE_BYTES
 
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""

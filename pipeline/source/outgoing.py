@@ -1,19 +1,21 @@
 """The migrations of one guest from here: what outlives them, and whether one may begin."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.links import check_host, client_keys, warn_without_keys
 from pipeline.config.model import Config, Parameters
 from pipeline.guests.base import SourceGuest
+from pipeline.guests.disks import close_disks
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import Observer, Progress, every_so_often
 from pipeline.result import Result
 from pipeline.signals import Flag, cancelled_by_signals
 from pipeline.source.blockers import Blockers
 from pipeline.source.coordinator import Coordinator
+from pipeline.source.departures import leaving_disks
 from pipeline.source.report import progress_of, result_of
 from pipeline.source.tracking import start_tracking
 from pipeline.streams.way import Way, way_to
@@ -155,18 +157,23 @@ class Outgoing:
         return self.result()
 
     def _coordinate(self, reached: Reached) -> Coordinator:
-        config = self.settings.config
-        return Coordinator(
-            config,
-            self.guest,
-            start_tracking(config.tracker, self.guest, config.verify),
-            self.status,
-            reached.way.uri,
-            self._tick,
-            cancel=self._cancel,
-            keys=reached.keys,
-            on_guest=lambda runs: self.on_guest(runs),
-        )
+        config, disks = self.settings.config, leaving_disks(self.settings.config)
+        with ExitStack() as opened:
+            opened.callback(close_disks, disks)
+            coordinator = Coordinator(
+                config,
+                self.guest,
+                start_tracking(config.tracker, self.guest, config.verify),
+                self.status,
+                reached.way.uri,
+                self._tick,
+                cancel=self._cancel,
+                keys=reached.keys,
+                disks=disks,
+                on_guest=lambda runs: self.on_guest(runs),
+            )
+            opened.pop_all()
+        return coordinator
 
     def result(self) -> Result:
         """How the last migration ended."""

@@ -65,7 +65,8 @@ class Pacing:
 
     def _moved(self) -> Moved:
         statistics = self._engine.statistics
-        return Moved(statistics.dirtied_pages * PAGE_BYTES, statistics.applied_pages * PAGE_BYTES)
+        sent_bytes = statistics.all_applied_pages * PAGE_BYTES
+        return Moved(statistics.dirtied_pages * PAGE_BYTES, sent_bytes)
 
     def _left(self) -> Left:
         """What is left, in this round and as far as is known behind it."""

@@ -55,7 +55,9 @@ class SourcePump:
         statistics: SourceStatistics,
         cancel: Flag,
         on_tick: Callable[[int], None],
+        disks_from: int,
     ) -> None:
+        self._disks_from = disks_from
         self._link = link
         self._pool = pool
         self._dispatcher = dispatcher
@@ -131,6 +133,12 @@ class SourcePump:
             self._checked_ns = 0  # look after them now
         self._tick()
 
+    def before_anything_is_said(self) -> None:
+        """What must go on then: observer, a cancel."""
+        self._on_tick(monotonic_ns())
+        if self._cancel.is_set():
+            raise Cancelled("cancelled")
+
     def hear_and_tick(self) -> None:
         """What must go on while the pool starts, however long that takes."""
         self._hear_link()
@@ -161,8 +169,9 @@ class SourcePump:
     def _hear_worker(self, worker: int, message: FromWorker) -> None:
         match message:
             case Sent():
-                pages = self._dispatcher.heard_sent(worker, message)
-                self._statistics.add_sent(message, pages)
+                block, pages = self._dispatcher.heard_sent(worker, message)
+                of_disk = block >= self._disks_from
+                self._statistics.add_sent(message, len(pages), of_disk=of_disk)
                 self.windows.add(wire_bytes=message.wire_bytes)
             case Unsent():
                 self._dispatcher.heard_unsent(worker, message)
@@ -201,9 +210,11 @@ class SourcePump:
                 self._answers[type(message)] = message
 
     def _hear_applied(self, message: c.Applied) -> None:
-        pages = self._dispatcher.heard_applied(message.seq)
-        self.windows.add(applied_bytes=pages * PAGE_BYTES)
-        self._statistics.add_applied(message, pages)
+        done = self._dispatcher.heard_applied(message.seq)
+        all_pages = sum(len(pages) for _, pages in done)
+        disk_pages = sum(len(pages) for block, pages in done if block >= self._disks_from)
+        self.windows.add(applied_bytes=all_pages * PAGE_BYTES)
+        self._statistics.add_applied(message, all_pages - disk_pages, disk_pages)
         self._tell_who_decides(monotonic_ns())
 
     def _tell_who_decides(self, now_ns: int) -> None:
@@ -220,7 +231,7 @@ class SourcePump:
     def _totals(self) -> Totals:
         statistics = self._statistics
         return Totals(
-            applied_bytes=statistics.applied_pages * PAGE_BYTES,
+            applied_bytes=statistics.all_applied_pages * PAGE_BYTES,
             wire_bytes=self._dispatcher.applied_wire_bytes,
             busy=statistics.busy,
             workers=len(self._recovery.staff.working),

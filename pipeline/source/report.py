@@ -6,6 +6,7 @@ from pipeline.config.model import Config
 from pipeline.progress import Counts, Progress
 from pipeline.result import (
     Compression,
+    Disk,
     DowntimeParts,
     Ram,
     Result,
@@ -17,6 +18,7 @@ from pipeline.result import (
 )
 from pipeline.source.coordinator import Coordinator
 from pipeline.source.downtime import DowntimeClock
+from pipeline.source.engine import SourceEngine
 from pipeline.source.statistics import Busy, DeltaCounts, RoundCount, SourceStatistics
 from pipeline.timeline import Timeline
 from protocol.limits import PAGE_BYTES
@@ -28,7 +30,7 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
     engine = coordinator.engine
     statistics = engine.statistics
     elapsed_s = timeline.elapsed_ms() / 1e3
-    done_bytes = statistics.applied_pages * PAGE_BYTES
+    done_bytes = statistics.all_applied_pages * PAGE_BYTES
     remaining = engine.pending_bytes
     whole = done_bytes + remaining
     windows, rounds = engine.pump.windows, coordinator.pacing.rounds
@@ -37,8 +39,9 @@ def progress_of(coordinator: Coordinator, status: StatusMachine, timeline: Timel
         elapsed_s=elapsed_s,
         round_no=len(statistics.rounds),
         percent=100.0 * done_bytes / whole if whole else 0.0,
-        transferred=statistics.wire_bytes,
+        transferred=statistics.all_wire_bytes,
         remaining=remaining,
+        disk_remaining=engine.disk_pending_bytes if engine.disks.blocks else None,
         guest_rate=windows.bandwidth * 1e3 or None,
         wire_rate=windows.mbps * 1e6 / 8 if windows.mbps >= 0 else None,
         dirty_pages_rate=statistics.dirty_pages_rate or None,
@@ -53,7 +56,7 @@ def _counts(coordinator: Coordinator) -> Counts:
     engine = coordinator.engine
     statistics = engine.statistics
     return Counts(
-        memory_bytes=statistics.total_pages * PAGE_BYTES,
+        memory_bytes=statistics.memory_pages * PAGE_BYTES,
         pages={
             "zero": statistics.zero_pages,
             "normal": statistics.data_pages,
@@ -85,7 +88,8 @@ def result_of(
         downtime=_rounded(coordinator.clock.total_ms),
         setup_time=_rounded(setup_ms),
         expected_downtime=round(coordinator.pacing.rounds.expected_downtime_ms),
-        ram=_ram(engine.statistics, engine.pending_bytes, total_ms),
+        ram=_ram(engine.statistics, engine.pending_bytes - engine.disk_pending_bytes, total_ms),
+        disk=_disk(engine),
         compression=_compression(engine.statistics, config),
         xbzrle_cache=_xbzrle(engine.statistics.deltas, engine.dispatcher.cache_slots),
         cpu_throttle_percentage=coordinator.custody.slowing.most or None,
@@ -116,15 +120,25 @@ def _ram(statistics: SourceStatistics, pending_bytes: int, total_ms: float) -> R
     return Ram(
         transferred=statistics.wire_bytes,
         remaining=pending_bytes,
-        total=statistics.total_pages * PAGE_BYTES,
+        total=statistics.memory_pages * PAGE_BYTES,
         duplicate=statistics.zero_pages,
         skipped=statistics.skipped_pages,
         normal=statistics.data_pages,
         normal_bytes=statistics.data_pages * PAGE_BYTES,
         dirty_pages_rate=round(statistics.dirty_pages_rate),
-        mbps=statistics.wire_bytes * 8 / seconds / 1e6,
+        mbps=statistics.all_wire_bytes * 8 / seconds / 1e6,
         dirty_sync_count=statistics.dirty_sync_count,
         pages_per_second=round(statistics.applied_pages / seconds),
+    )
+
+
+def _disk(engine: SourceEngine) -> Disk | None:
+    if not engine.disks.blocks:
+        return None
+    return Disk(
+        transferred=engine.statistics.disks.wire_bytes,
+        remaining=engine.disk_pending_bytes,
+        total=engine.disks.pages * PAGE_BYTES,
     )
 
 

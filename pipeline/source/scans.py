@@ -1,6 +1,7 @@
 """The scans of memory that wait, and those that compress workers have in hand."""
 
 from collections import defaultdict, deque
+from collections.abc import Collection
 
 from workers.messages import ScanJob
 
@@ -26,11 +27,15 @@ class Scans:
         """Number of a job → the worker that has it, and the job."""
         self._jobs = 0
 
-    def plan(self, block_pages: tuple[int, ...], every: int = 1) -> None:
-        """Compare all pages of all blocks with the hash table; or every so many-th range."""
+    def plan(
+        self, block_pages: tuple[int, ...], every: int = 1, only: Collection[int] | None = None
+    ) -> None:
+        """Compare all pages of all blocks, or of `only` those, with the hash table; or every so
+        many-th range."""
         ranges = [
             (block, first, min(SCAN_PAGES, pages - first))
             for block, pages in enumerate(block_pages)
+            if only is None or block in only
             for first in range(0, pages, SCAN_PAGES)
         ]
         for block, first, count in ranges[::every]:

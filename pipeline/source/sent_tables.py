@@ -4,6 +4,7 @@ Workers write the tables; the coordinator looks, and voids, behind the fence.
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from pipeline.extents import Extent
@@ -41,6 +42,12 @@ class SentTables:
         if self.hashes is not None:
             for first, count in holes:
                 self.hashes[block][first : first + count] = ZERO_HASH
+
+    def note_bases(self, bases: Mapping[int, Hashes]) -> None:
+        """The destination has them, by block number, before anything is sent."""
+        for block, table in bases.items():
+            assert self.hashes is not None, "disks are hashed"
+            self.hashes[block][:] = table
 
     def use_cache(self, pages: int) -> int:
         """Have a cache of so many pages from now on, as far as memory has them: its slots, 0 where

@@ -64,6 +64,16 @@ class DeltaCounts:
 
 
 @dataclass
+class DiskCount:
+    """Pages of disks: in all, given to rounds, and applied; bytes that these took on the wire."""
+
+    total_pages: int = 0
+    planned_pages: int = 0
+    applied_pages: int = 0
+    wire_bytes: int = 0
+
+
+@dataclass
 class RoundCount:
     """One round; pages and bytes of guest memory, bytes on the wire; `busy` of `workers`, from what
     it was `before` on."""
@@ -80,12 +90,21 @@ class RoundCount:
     wire_bytes: int = 0
     ended_ns: int = 0
 
+    def add(self, sent: Sent) -> None:
+        """A frame of it left its worker."""
+        self.wire_bytes += sent.wire_bytes
+        self.zero_pages += sent.zero_pages
+        self.data_pages += sent.data_pages
+
 
 @dataclass
 class SourceStatistics:
-    """Counters of one migration, written by the coordinator alone; times in ns."""
+    """Counters of one migration, written by the coordinator alone; times in ns. Pages and wire
+    bytes are those of memory, where nothing else is said; in rounds all count."""
 
     total_pages: int
+    """Of all blocks, disks too."""
+    disks: DiskCount = field(default_factory=DiskCount)
     lanes: int = 1
     wire_bytes: int = 0
     zero_pages: int = 0
@@ -111,14 +130,30 @@ class SourceStatistics:
     _dirtied_before: int = 0
     _hash_pace: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=PACE_JOBS))
 
+    @property
+    def all_wire_bytes(self) -> int:
+        """Of memory and disks."""
+        return self.wire_bytes + self.disks.wire_bytes
+
+    @property
+    def all_applied_pages(self) -> int:
+        """Of memory and disks."""
+        return self.applied_pages + self.disks.applied_pages
+
+    @property
+    def memory_pages(self) -> int:
+        """Of memory alone."""
+        return self.total_pages - self.disks.total_pages
+
     def start_round(self, pages: int) -> None:
         """A round of `pages` pages begins."""
         number, now_ns = len(self.rounds) + 1, monotonic_ns()
         self.rounds.append(RoundCount(number, pages, now_ns, self.dirty_pages_rate, self.busy))
 
-    def enlarge_round(self, pages: int) -> None:
+    def enlarge_round(self, pages: int, *, of_disk: bool = False) -> None:
         """`pages` more were found while the round was on its way."""
         self.rounds[-1].pages += pages
+        self.disks.planned_pages += pages if of_disk else 0
 
     def count_scan(self, dirty_pages: int, now_ns: int) -> None:
         """A scan found `dirty_pages` new ones; at most once a second that is a new dirty rate."""
@@ -150,31 +185,38 @@ class SourceStatistics:
             write=self.write_ns,
         )
 
-    def add_sent(self, sent: Sent, pages: int) -> None:
+    def add_sent(self, sent: Sent, pages: int, *, of_disk: bool = False) -> None:
         """A frame of a batch of `pages` pages left its worker."""
         current = self.rounds[-1]
-        for count in (self, current):
-            count.wire_bytes += sent.wire_bytes
-            count.zero_pages += sent.zero_pages
-            count.data_pages += sent.data_pages
+        current.add(sent)
+        if of_disk:
+            self.disks.wire_bytes += sent.wire_bytes
+        else:
+            self._add_memory(sent, pages)
+        self.hash_ns += sent.hash_ns
+        self.compress_ns += sent.compress_ns
+        self.send_ns += sent.blocked_ns
+
+    def _add_memory(self, sent: Sent, pages: int) -> None:
+        self.wire_bytes += sent.wire_bytes
+        self.zero_pages += sent.zero_pages
+        self.data_pages += sent.data_pages
         self.skipped_pages += pages - sent.zero_pages - sent.data_pages - sent.delta_pages
         self.deltas.add(sent)
         if sent.compressed:
             self.compressed_pages += sent.data_pages + sent.delta_pages
             self.compressed_bytes += sent.payload_bytes
             self.uncompressed_bytes += sent.data_pages * PAGE_BYTES + sent.delta_bytes
-        self.hash_ns += sent.hash_ns
-        self.compress_ns += sent.compress_ns
-        self.send_ns += sent.blocked_ns
 
     def add_scanned(self, scanned: Scanned, pages: int) -> None:
         """A scan job over `pages` pages came back."""
         self.scan_ns += scanned.busy_ns
         self._hash_pace.append((scanned.busy_ns, pages))
 
-    def add_applied(self, applied: Applied, pages: int) -> None:
-        """`pages` more are in the destination's memory; its busy times so far."""
+    def add_applied(self, applied: Applied, pages: int, disk_pages: int = 0) -> None:
+        """`pages` more are in the destination's memory, and on its disks; its busy times so far."""
         self.applied_pages += pages
+        self.disks.applied_pages += disk_pages
         self.decompress_ns = applied.decompress_ns
         self.write_ns = applied.write_ns
         self.uncompared_pages = applied.uncompared

@@ -4,14 +4,12 @@ The guest is stopped all the while. Until `commit` any error leaves it to the ca
 to let it run again; from then on only the destination's answer decides who has it.
 """
 
-import xxhash
-
-from pipeline.source.dirty import DirtyMap
 from pipeline.source.downtime import DowntimeClock
 from pipeline.source.engine import SourceEngine
 from pipeline.source.quiet import has_stayed_quiet
 from protocol import control as c
 from protocol.devices import Section, encode_sections
+from protocol.digest import table_digest
 from protocol.errors import GuestError, IntegrityError, RemoteProtocolError
 from protocol.limits import DEVICE_PIECE_BYTES
 from workers.pages import Pages
@@ -26,7 +24,7 @@ class SwitchOver:
     def __init__(self, engine: SourceEngine, clock: DowntimeClock) -> None:
         self._engine = engine
         self._clock = clock
-        self._sent = DirtyMap(engine.block_pages)
+        self._sent = engine.dirty_map()
 
     def send_last(self) -> None:
         """Send all that is still dirty, now that nothing writes any more.
@@ -54,7 +52,8 @@ class SwitchOver:
             ((block, fresh[start : start + size]) for start in range(0, len(fresh), size)),
             len(fresh),
         )
-        self._engine.statistics.enlarge_round(len(fresh))
+        of_disk = block >= len(self._engine.guest.blocks)
+        self._engine.statistics.enlarge_round(len(fresh), of_disk=of_disk)
 
     def verify(self) -> None:
         """Prove that the destination holds what was sent; send once more what differs.
@@ -78,7 +77,7 @@ class SwitchOver:
         self._engine.link.send(
             c.Verify(
                 last_seq=self._engine.dispatcher.last_seq,
-                digests=[xxhash.xxh3_64_intdigest(table) for table in tables or []],
+                digests=[table_digest(table) for table in tables or []],
             )
         )
         self._engine.pump.expect(c.Verified, within_s=VERIFY_SECONDS)
@@ -98,7 +97,7 @@ class SwitchOver:
 
     def _look_again(self) -> None:
         engine, guest, found = self._engine, self._engine.guest, list[Pages]()
-        if engine.config.verify == "full":
+        if engine.config.verify == "full" or engine.disks.blocks:
             engine.scan_hashes(lambda _, pages: found.append(pages))
         quiet = not any(len(pages) for pages in found)
         if engine.tracking.name == "none":

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-import xxhash
 
 from pipeline.streams.saved import SavedReader
-from protocol.digest import page_seed
+from protocol.digest import page_seed, table_digest
 from protocol.errors import RemoteProtocolError
 from protocol.frame_opening import decode_batch
 from protocol.frames import Batch, FrameLimits, PageKind
@@ -51,7 +50,7 @@ class FileReadBack:
 
     def digests(self) -> list[int]:
         """Of each block's page hashes, as the source has them."""
-        return [xxhash.xxh3_64_intdigest(table) for table in self._tables]
+        return [table_digest(table) for table in self._tables]
 
     @property
     def is_whole(self) -> bool:

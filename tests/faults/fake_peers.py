@@ -28,6 +28,7 @@ HELLO = c.Hello(
     verify="full",
     connections=1,
     machine="",
+    disks=[],
 )
 ANSWER_S = 15.0
 

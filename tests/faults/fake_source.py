@@ -45,6 +45,7 @@ class FakeSource:
             verify="frames",
             connections=1,
             machine="",
+            disks=[],
         )
         self.say(hello)
         self._lanes = [self._connect(endpoint) for endpoint in self.expect(c.Welcome).endpoints]

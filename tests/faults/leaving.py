@@ -9,7 +9,7 @@ from pipeline.guests.base import SourceGuest
 from pipeline.guests.synthetic import SyntheticGuest
 from pipeline.result import Result
 from pipeline.source.coordinator import Coordinator
-from pipeline.source.departures import make_guest
+from pipeline.source.departures import leaving_disks, make_guest
 from pipeline.source.dirty import DirtyMap
 from pipeline.source.report import result_of
 from pipeline.source.tracking import start_tracking
@@ -63,11 +63,15 @@ def leave(
     on_tick: Look = lambda _: None,
     at_first: Look = lambda _: None,
 ) -> Result:
-    """Migrate `guest` to `uri`, with `at_first(coordinator)` before anything is said."""
+    """Migrate `guest`, and its disks, to `uri`, with `at_first(coordinator)` before anything is
+    said."""
     model, status = Config.model_validate(config), StatusMachine()
     timeline = Timeline(status)
     tracking = start_tracking(model.tracker, guest, model.verify)
-    coordinator = Coordinator(model, guest, tracking, status, uri, lambda _: on_tick(coordinator))
+    disks = leaving_disks(model)
+    coordinator = Coordinator(
+        model, guest, tracking, status, uri, lambda _: on_tick(coordinator), disks=disks
+    )
     at_first(coordinator)
     coordinator.migrate()
     return result_of(coordinator, model, status, timeline)

@@ -35,6 +35,7 @@ MESSAGES: list[AnyMessage] = [
         verify="full",
         connections=2,
         machine="",
+        disks=[],
     ),
     c.Welcome(endpoints=["tcp://127.0.0.1:1", "ipc:///a.1"], window=10, codecs=["zlib"]),
     c.Endpoint(lane=1, endpoint="tcp://127.0.0.1:2"),

@@ -42,6 +42,7 @@ def test_golden_applied() -> None:
 
 
 BLOCK = {"name": "ram", "pages": 1}
+DISK = {"pages": 1, "base": None}
 TOO_LONG = "x" * 4097
 OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     ("Hello", "name", "x" * 256),
@@ -50,6 +51,11 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     ("Hello", "verify", "x" * 33),
     ("Hello", "blocks", []),
     ("Hello", "blocks", [BLOCK] * (limits.MAX_BLOCKS + 1)),
+    ("Hello", "disks", [DISK] * (limits.MAX_DISKS + 1)),
+    ("Hello", "disks", [{**DISK, "pages": 0}]),
+    ("Hello", "disks", [{**DISK, "pages": limits.MAX_BLOCK_PAGES + 1}]),
+    ("Hello", "disks", [{**DISK, "base": -1}]),
+    ("Hello", "disks", [{**DISK, "path": "/etc/shadow"}]),
     ("Hello", "blocks", [{**BLOCK, "name": ""}]),
     ("Hello", "blocks", [{**BLOCK, "name": "x" * 256}]),
     ("Hello", "blocks", [{**BLOCK, "pages": 0}]),
@@ -66,7 +72,7 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     ("Welcome", "window", 0),
     ("Welcome", "window", limits.MAX_WINDOW + 1),
     ("Holes", "block", -1),
-    ("Holes", "block", limits.MAX_BLOCKS),
+    ("Holes", "block", limits.MAX_BLOCKS + limits.MAX_DISKS),
     ("Holes", "extents", bytes(16 * (limits.EXTENTS_A_MESSAGE + 1))),
     ("Holes", "extents", bytes(15)),
     ("RoundStart", "round_no", 0),
@@ -79,8 +85,8 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     ("Redo", "seq", 2**63),
     ("Redo", "reason", TOO_LONG),
     ("Verify", "digests", [-1]),
-    ("Verify", "digests", [0] * (limits.MAX_BLOCKS + 1)),
-    ("Mismatch", "block", limits.MAX_BLOCKS),
+    ("Verify", "digests", [0] * (limits.MAX_BLOCKS + limits.MAX_DISKS + 1)),
+    ("Mismatch", "block", limits.MAX_BLOCKS + limits.MAX_DISKS),
     ("Mismatch", "pages", bytes(4 * (limits.PAGES_A_MESSAGE + 1))),
     ("Mismatch", "pages", bytes(3)),
     ("Verified", "mismatches", -1),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipeline.config.loading import load_config
-from pipeline.config.model import Config, FileGuest, QemuGuest, SyntheticGuest
+from pipeline.config.model import Config, Disk, FileGuest, QemuGuest, SyntheticGuest
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -48,7 +48,8 @@ def defaults() -> dict[str, object]:
         FileGuest(kind="file", path=Path("/x")),
         QemuGuest(kind="qemu", qmp=Path("/x")),
     )
-    both: dict[str, object] = {}
+    disk = Disk(path=Path("/x")).model_dump(mode="json", by_alias=True)
+    both = leaves(disk, "disks")
     for guest in guests:
         both |= leaves(Config(guest=guest).model_dump(mode="json", by_alias=True))
     return both
@@ -84,7 +85,8 @@ def test_the_documentation_has_the_defaults() -> None:
     told = {key: yaml.load(text) for key, text in documented().items() if text}
     known = defaults()
     assert told == {key: known[key] for key in told}
-    assert set(documented()) - set(told) == {"guest.kind", "guest.path", "guest.qmp"}
+    needed = {"guest.kind", "guest.path", "guest.qmp", "disks.path"}
+    assert set(documented()) - set(told) == needed
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
@@ -93,8 +95,11 @@ def test_the_reference_has_every_key_with_its_default() -> None:
     loaded = load_config(path)
     assert loaded == load_config(None, ["guest.kind=synthetic"])
     written = set(leaves(YAML(typ="safe", pure=True).load(path)))
-    assert set(keys_of(Config)) - written == {"guest.path", "guest.pid", "guest.qmp"}
-    assert all(f"# {key}: " in path.read_text() for key in ("path", "pid", "qmp"))
+    guests = {"guest.path", "guest.pid", "guest.qmp"}
+    disks = {"disks.path", "disks.destination", "disks.base"}
+    assert set(keys_of(Config)) - written == guests | disks
+    names = ("path", "pid", "qmp", "destination", "base")
+    assert all(f"# {key}: " in path.read_text() for key in names)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

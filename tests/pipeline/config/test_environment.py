@@ -1,6 +1,7 @@
 """What this machine lacks is told before anything starts."""
 
 import os
+import re
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import pytest
 from pipeline.config.environment import check_environment
 from pipeline.config.model import Config
 from protocol.errors import ConfigError
+from protocol.limits import PAGE_BYTES
 from workers import packages
 
 
@@ -112,7 +114,7 @@ def test_destination_is_the_guests_own_file(memory: Path, tmp_path: Path) -> Non
     hard = tmp_path / "hard"
     hard.hardlink_to(memory)
     for target in (memory, link, hard):
-        assert "is the guest's own memory file" in refusal(config(memory, target))
+        assert "itself, which is to be left alone" in refusal(config(memory, target))
 
 
 @pytest.mark.parametrize(("codec", "package"), [("zstd", "zstandard"), ("lz4", "lz4")])
@@ -129,3 +131,31 @@ def test_codec_without_its_package(
     assert refusal(config(codec=codec)) == expected
     off = config(codec=codec, capabilities={"compress": False})
     check_environment(off, source=True, destination=True)
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        ({"path": "nowhere"}, "disks.0.path: DIR/nowhere does not exist, expected a raw image"),
+        ({"path": "."}, "disks.0.path: DIR is not a regular file, expected a raw image"),
+        ({"path": "disk"}, "disks.0.destination: DIR/disk is DIR/disk itself"),
+        ({"path": "disk", "destination": "there/x"}, "disks.0.destination: there is no folder DIR"),
+        ({"path": "disk", "destination": "t", "base": "b"}, "disks.0.base: DIR/b does not exist"),
+        ({"path": "disk", "destination": "base", "base": "base"}, "DIR/base is DIR/base itself"),
+    ],
+)
+def test_a_disk_that_cannot_move(tmp_path: Path, disk: dict[str, str], words: str) -> None:
+    """A migration that fails in the middle for what could be seen before."""
+    for name in ("disk", "base"):
+        (tmp_path / name).write_bytes(bytes(PAGE_BYTES))
+    listed = {key: str(tmp_path / name) for key, name in disk.items()}
+    asked = Config.model_validate({"guest": {"kind": "synthetic"}, "disks": [listed]})
+    with pytest.raises(ConfigError, match=re.escape(words.replace("DIR", str(tmp_path)))):
+        check_environment(asked, source=True, destination=True)
+
+
+def test_a_disk_for_the_other_machine_is_not_looked_for(tmp_path: Path) -> None:
+    """A path of the source that the destination has not."""
+    listed = {"path": str(tmp_path / "here"), "destination": str(tmp_path / "there")}
+    asked = Config.model_validate({"guest": {"kind": "synthetic"}, "disks": [listed]})
+    check_environment(asked, source=False, destination=True)

@@ -237,10 +237,18 @@ def test_values_of_later_versions_are_refused_by_name(key: str) -> None:
             load_config(None, with_keys(key, text))
 
 
-def test_disks_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("disks", "words"),
+    [
+        ("[{to: a}]", "disks.0.to: found an unknown key, expected one of path, destination, base"),
+        ("[{path: a}, {destination: b}]", "disks.1.path: found nothing, expected a value"),
+        ("[{path: 3}]", "disks.0.path: found 3, expected a path"),
+        ("{path: a}", "disks: found a mapping, expected a list"),
+    ],
+)
+def test_a_disk_that_is_none(tmp_path: Path, disks: str, words: str) -> None:
     """A disk that was listed, and not moved."""
-    text = GUEST + "disks: [{path: a}]"
-    assert refusal(tmp_path, text) == "FILE:2: disks: a list is not available in this version"
+    assert refusal(tmp_path, GUEST + f"disks: {disks}") == f"FILE:2: {words}"
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ HELLO = Hello(
     verify="off",
     connections=1,
     machine="",
+    disks=[],
 )
 
 
@@ -36,7 +37,7 @@ def _guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arriving
 
 @pytest.fixture(name="custody")
 def _custody(guest: ArrivingMemory) -> Iterator[Custody]:
-    custody = Custody(lambda *_: guest)
+    custody = Custody(lambda *_: guest, lambda *_: [])
     custody.open("guest", SESSION, ())
     custody.make(HELLO)
     yield custody

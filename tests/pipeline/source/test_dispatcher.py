@@ -202,7 +202,7 @@ def test_applied_backwards_or_never_given_out_is_refused(seq: int) -> None:
     with pytest.raises(RemoteProtocolError, match=f"applied {seq}, after 2; 3 is the last"):
         dispatcher.heard_applied(seq)
     assert (dispatcher.applied, dispatcher.pages_pending) == (2, 1)
-    assert dispatcher.heard_applied(2) == 0, "to hear it again is no harm"
+    assert dispatcher.heard_applied(2) == [], "to hear it again is no harm"
 
 
 def test_pending_pages_count_until_they_are_applied() -> None:
@@ -212,9 +212,13 @@ def test_pending_pages_count_until_they_are_applied() -> None:
     dispatcher.plan([(0, indices(8, 9))], 2)
     assert dispatcher.pages_pending == 6
     dispatcher.feed()
-    assert dispatcher.heard_sent(0, sent(1)) == 3
+    block, pages = dispatcher.heard_sent(0, sent(1))
+    assert (block, pages.tolist()) == (0, [1, 2, 3])
     assert dispatcher.pages_pending == 6
-    assert dispatcher.heard_applied(2) == 4
+    assert [(block, pages.tolist()) for block, pages in dispatcher.heard_applied(2)] == [
+        (0, [1, 2, 3]),
+        (1, [4]),
+    ]
     assert dispatcher.pages_pending == 2
 
 
@@ -289,7 +293,7 @@ class Dispatching(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from([w for w, jobs in self.held.items() if jobs]))
         match self.held[worker].pop(0):
             case SendJob(seq=seq):
-                assert self.dispatcher.heard_sent(worker, sent(seq)) == 1
+                assert len(self.dispatcher.heard_sent(worker, sent(seq))[1]) == 1
                 self.done.add(seq)
             case ScanJob(job=job):
                 self.dispatcher.heard_scanned(worker, Scanned(job, b"", 1))
@@ -302,7 +306,7 @@ class Dispatching(RuleBasedStateMachine):
             furthest += 1
         seq = data.draw(st.integers(self.dispatcher.applied, furthest))
         before = self.dispatcher.applied
-        assert self.dispatcher.heard_applied(seq) == seq - before
+        assert len(self.dispatcher.heard_applied(seq)) == seq - before
 
     @invariant()
     def within_all_bounds(self) -> None:

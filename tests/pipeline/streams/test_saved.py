@@ -35,6 +35,7 @@ HELLO = c.Hello(
     verify="full",
     connections=1,
     machine="",
+    disks=[],
 )
 ROUND = c.RoundStart(round_no=1, first_seq=1)
 DEVICES = c.Devices(data=encode_sections([encode_global_state("paused")]), last=True)

@@ -1,0 +1,57 @@
+"""The disks of one migration at its source: which blocks they are, and what was written to them.
+
+Between rounds a disk is looked at where the file system says that it was written; behind the stop
+all of it is, as all memory is: a time may be coarse, and a mapping tells of itself late.
+"""
+
+import os
+from collections.abc import Callable
+
+from pipeline.guests.disks import LeavingDisk, base_hashes, close_disks
+from protocol.control import DiskInfo
+from protocol.digest import table_digest
+from workers.pages import Hashes
+
+
+class MovingDisks:
+    """Blocks from number `first` on. Owns the descriptors."""
+
+    def __init__(self, disks: list[LeavingDisk], first: int) -> None:
+        self._disks = disks
+        self._first = first
+        self.blocks = [disk.block for disk in disks]
+        self.bases: dict[int, Hashes] = {}
+        """By block number: the hashes of what the destination has before anything is sent."""
+        self._written_ns = [0] * len(disks)
+
+    @property
+    def pages(self) -> int:
+        """Of all of them."""
+        return sum(block.pages for block in self.blocks)
+
+    def infos(self, seed: int, tick: Callable[[], object]) -> list[DiskInfo]:
+        """What the destination has to know; reads all bases, and calls `tick` meanwhile."""
+        made = []
+        for number, disk in enumerate(self._disks, self._first):
+            digest = None
+            if disk.base_fd is not None:
+                self.bases[number] = base_hashes(disk.base_fd, disk.block.pages, seed, tick)
+                digest = table_digest(self.bases[number])
+            made.append(DiskInfo(disk.block.pages, digest))
+        return made
+
+    def written(self) -> list[int]:
+        """The numbers of those that were written since this was asked last, by their times."""
+        now_ns = [os.fstat(block.fd).st_mtime_ns for block in self.blocks]
+        before_ns, self._written_ns = self._written_ns, now_ns
+        times = enumerate(zip(before_ns, now_ns, strict=True), self._first)
+        return [number for number, (before, now) in times if before != now]
+
+    def check_sizes(self) -> None:
+        """GuestError where one has grown, or shrunk."""
+        for disk in self._disks:
+            disk.check_size()
+
+    def close(self) -> None:
+        """Let go of them. Idempotent."""
+        close_disks(self._disks)
