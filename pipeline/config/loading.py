@@ -6,10 +6,10 @@ file is told. Nothing outside the file is looked at here (pipeline/config/enviro
 
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -27,6 +27,8 @@ from pipeline.config.model import (
 )
 from protocol.errors import ConfigError
 
+Kind = TypeVar("Kind", bound=Section)
+
 _EXPECTED = {
     "string_type": "text",
     "string_too_short": "text that is not empty",
@@ -42,8 +44,41 @@ _EXPECTED = {
 }
 
 
+@dataclass(frozen=True)
+class Words:
+    """What is said of mistakes in a `model` that has `sections`, by the names of their keys."""
+
+    model: type[Section]
+    sections: Mapping[str, type[Section]]
+
+    def explain(self, key: str, mistake: ErrorDetails) -> str:
+        """What is wrong, and what would be right."""
+        kind, found = mistake["type"], mistake["input"]
+        if kind.startswith("union_tag") or kind == "misfit":
+            found = found.get(key.rpartition(".")[2])
+        if key in NOT_YET_KEYS:
+            return "not available in this version"
+        if found in NOT_YET_VALUES.get(key, ()):
+            return f"{_show(found)} is not available in this version"
+        if kind == "extra_forbidden":
+            return self._unknown_key(mistake["loc"])
+        if kind == "missing":
+            return "found nothing, expected a value"
+        return f"found {_show(found)}, {_allowed(kind, mistake)}"
+
+    def _unknown_key(self, loc: tuple[object, ...]) -> str:
+        section = self.model
+        for part in loc[:-1]:
+            section = self.sections.get(str(part), section)
+        allowed = [str(info.alias) for info in section.model_fields.values()]
+        homes = _homes(str(loc[0])) if len(loc) == 1 else []
+        close = homes or difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return f"found an unknown key{hint}, expected one of {', '.join(allowed)}"
+
+
 @dataclass
-class _Document:
+class Document:
     """What was read, and from where each key came."""
 
     where: str
@@ -74,19 +109,28 @@ def load_config(
     Without `need_guest`, as for the incoming end, a missing guest is a synthetic one.
     ConfigError, in one line, for every mistake.
     """
-    document = _Document("--set", CommentedMap()) if path is None else _read(path)
+    document = Document("--set", CommentedMap()) if path is None else read_document(path)
     for option in overrides:
         _override(document, option)
     if not need_guest:
         document.data.setdefault("guest", CommentedMap(kind="synthetic"))
+    return validated(document, Config)
+
+
+def validated(
+    document: Document, model: type[Kind], sections: Mapping[str, type[Section]] = SECTIONS
+) -> Kind:
+    """What is in the document as a `model`, which has `sections`; ConfigError, in one line."""
     try:
-        return Config.model_validate(document.data)
+        return model.model_validate(document.data)
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    raise ConfigError(min(_tell(document, mistake) for mistake in mistakes)[3])
+    words = Words(model, sections)
+    raise ConfigError(min(_tell(document, mistake, words) for mistake in mistakes)[3])
 
 
-def _read(path: Path) -> _Document:
+def read_document(path: Path) -> Document:
+    """The mapping in the file `path`; ConfigError where there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -98,7 +142,7 @@ def _read(path: Path) -> _Document:
         raise ConfigError(f"{path}: found an empty file, expected a mapping with the key guest")
     if not isinstance(data, CommentedMap):
         raise ConfigError(f"{path}:1: found {_show(data)}, expected a mapping")
-    return _Document(str(path), data)
+    return Document(str(path), data)
 
 
 def _parse(text: str, where: str) -> object:
@@ -113,7 +157,7 @@ def _parse(text: str, where: str) -> object:
         raise ConfigError(_one_line(f"{where}: not YAML: {error}")) from None
 
 
-def _override(document: _Document, option: str) -> None:
+def _override(document: Document, option: str) -> None:
     dotted, equals, text = option.partition("=")
     keys = tuple(dotted.split("."))
     if not equals or not all(keys):
@@ -131,7 +175,7 @@ def _override(document: _Document, option: str) -> None:
     document.overridden.add(keys)
 
 
-def _tell(document: _Document, mistake: ErrorDetails) -> tuple[bool, bool, int, str]:
+def _tell(document: Document, mistake: ErrorDetails, words: Words) -> tuple[bool, bool, int, str]:
     """(missing, from an option, line, text) of a mistake: its place in the order, and what to say.
 
     What is missing may be there under a name that is misspelt: that is told first.
@@ -142,7 +186,7 @@ def _tell(document: _Document, mistake: ErrorDetails) -> tuple[bool, bool, int, 
     where = "--set" if option or document.where == "--set" else f"{document.where}:{line}"
     key = ".".join(map(str, keys))
     missing = mistake["type"] == "missing"
-    return missing, option, line, _one_line(f"{where}: {key}: {_explain(key, mistake)}")
+    return missing, option, line, _one_line(f"{where}: {key}: {words.explain(key, mistake)}")
 
 
 def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
@@ -153,32 +197,6 @@ def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
     if mistake["type"] == "misfit":
         loc = (*loc, mistake["ctx"]["key"])
     return (loc[0], *loc[2:]) if loc[0] == "guest" else loc
-
-
-def _explain(key: str, mistake: ErrorDetails) -> str:
-    kind, found = mistake["type"], mistake["input"]
-    if kind.startswith("union_tag") or kind == "misfit":
-        found = found.get(key.rpartition(".")[2])
-    if key in NOT_YET_KEYS:
-        return "not available in this version"
-    if found in NOT_YET_VALUES.get(key, ()) or kind == "too_long":
-        return f"{_show(found)} is not available in this version"
-    if kind == "extra_forbidden":
-        return _unknown_key(mistake["loc"])
-    if kind == "missing":
-        return "found nothing, expected a value"
-    return f"found {_show(found)}, {_allowed(kind, mistake)}"
-
-
-def _unknown_key(loc: tuple[object, ...]) -> str:
-    section: type[Section] = Config
-    for part in loc[:-1]:
-        section = SECTIONS.get(str(part), section)
-    allowed = [str(info.alias) for info in section.model_fields.values()]
-    homes = _homes(str(loc[0])) if len(loc) == 1 else []
-    close = homes or difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"found an unknown key{hint}, expected one of {', '.join(allowed)}"
 
 
 def _homes(key: str) -> list[str]:
@@ -200,6 +218,9 @@ def _allowed(kind: str, mistake: ErrorDetails) -> str:
             return f"expected {context['expected']}".replace("False", "false")
         case "union_tag_invalid" | "union_tag_not_found":
             return "expected 'synthetic', 'file' or 'qemu'"
+        case "too_long" | "too_short":
+            most = context.get("max_length", context.get("min_length"))
+            return f"expected at {'most' if kind == 'too_long' else 'least'} {most} entries"
         case "string_too_long":
             return f"expected at most {context['max_length']} characters"
     return f"expected {_EXPECTED.get(kind, mistake['msg'])}"

@@ -7,17 +7,15 @@ from pathlib import Path
 import psutil
 
 from pipeline.config.environment import check_codec
-from pipeline.config.model import Config, Disk
+from pipeline.config.model import Config
+from pipeline.destination.places import make_place
 from pipeline.guests.base import ArrivingGuest
-from pipeline.guests.disks import ArrivingDisk
 from pipeline.guests.file import FileArrival
-from pipeline.guests.memory import make_file, remove_file, was_made_at
 from pipeline.guests.process import process_at
 from pipeline.guests.synthetic import SyntheticArrival, check_waits
-from pipeline.leftovers.cleanup import clear_way, cleared
+from pipeline.leftovers.cleanup import clear_way
 from pipeline.records.store import SessionRecord
-from protocol.control import DiskInfo, Hello
-from protocol.digest import page_seed
+from protocol.control import Hello
 from protocol.errors import (
     ConfigError,
     GuestError,
@@ -54,7 +52,7 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
             guest = _attached(socket, hello, record)
         else:
             if path is not None:
-                _make_place(path, record)
+                make_place(path, record)
             guest = _land(hello, path)
         try:
             record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
@@ -64,38 +62,6 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
         return guest
 
     return make
-
-
-def disk_maker(config: Config) -> Callable[[Hello, SessionRecord], list[ArrivingDisk]]:
-    """What makes the disks that come along: given the hello, and the record."""
-
-    def make(hello: Hello, record: SessionRecord) -> list[ArrivingDisk]:
-        if len(hello.disks) != len(config.disks):
-            raise GuestError(
-                f"{len(hello.disks)} disks come, the configuration here lists {len(config.disks)}"
-            )
-        seed, made = page_seed(bytes.fromhex(record.record.session)), list[ArrivingDisk]()
-        try:
-            for number, (info, wanted) in enumerate(zip(hello.disks, config.disks, strict=True)):
-                _make_place(wanted.there, record)
-                made.append(ArrivingDisk(wanted.there, info, number))
-                _fill(made[-1], wanted, info, number, seed)
-        except BaseException:
-            for disk in made:
-                disk.close()
-            raise
-        return made
-
-    return make
-
-
-def _fill(disk: ArrivingDisk, wanted: Disk, info: DiskInfo, number: int, seed: int) -> None:
-    """Begin with the base, where what comes differs from one."""
-    if info.base is None:
-        return
-    if wanted.base is None:
-        raise GuestError(f"disk {number} comes as what differs from a base: disks.{number}.base")
-    disk.fill(wanted.base, info, number, seed)
 
 
 def _attached(socket: Path, hello: Hello, record: SessionRecord) -> SyntheticArrival:
@@ -132,19 +98,6 @@ def check_guest(config: Config) -> None:
     except NoSuchGuest as error:
         key = "socket" if qmp is None else "qmp"
         raise ConfigError(f"destination.{key}: {error}") from None
-
-
-def _make_place(path: Path, record: SessionRecord) -> None:
-    """See that there is a file, and that one that was made here is on record."""
-    with cleared(lambda earlier: any(was_made_at(one, path) for one in earlier.made_files)):
-        made = make_file(path)
-        if made is None:
-            return
-        try:
-            record.add(made)
-        except MigrationError:
-            remove_file(made)
-            raise
 
 
 def _land(hello: Hello, path: Path | None) -> ArrivingGuest:

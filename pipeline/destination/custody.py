@@ -10,6 +10,7 @@ from time import monotonic_ns
 
 import structlog
 
+from pipeline.destination.arriving_disks import Flushing, Made
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.disks import ArrivingDisk
 from pipeline.leftovers.settling import undo_effects
@@ -32,12 +33,14 @@ class Custody:
     def __init__(
         self,
         make_guest: Callable[[Hello, SessionRecord], ArrivingGuest],
-        make_disks: Callable[[Hello, SessionRecord], list[ArrivingDisk]],
+        make_disks: Made,
     ) -> None:
         self._make_guest = make_guest
         self._make_disks = make_disks
         self.guest: ArrivingGuest | None = None
         self.disks: list[ArrivingDisk] = []
+        self._is_abandoned = False
+        self._flushing = Flushing()
         self._record: SessionRecord | None = None
         self._commit: DestinationCommit | None = None
         self._was_ready = False
@@ -62,12 +65,24 @@ class Custody:
         """Make the guest, and its disks; this may take long."""
         assert self._record is not None
         self.guest = self._make_guest(hello, self._record)
-        self.disks = self._make_disks(hello, self._record)
+        self.disks = self._make_disks(hello, self._record, self._check_wanted)
+
+    def abandon(self) -> None:
+        """What `make` is about is not wanted any more; it ends soon, with an error."""
+        self._is_abandoned = True
+
+    def _check_wanted(self) -> None:
+        if self._is_abandoned:
+            raise MigrationError("the migration has ended")
 
     def check(self) -> None:
         """GuestError where the guest that is being filled has ended."""
         if self.guest is not None and not self.begun and self.guest.is_dead():
             raise GuestError("the guest that is being filled has ended")
+
+    def flush_soon(self) -> None:
+        """Have what is here of disks written out meanwhile."""
+        self._flushing.begin(self.disks)
 
     def flush(self) -> None:
         """Have all that is here of disks written out; GuestError where that fails."""

@@ -24,6 +24,7 @@ class Landing:
 
     def __init__(self, block: GuestBlock) -> None:
         self._fd = block.fd
+        self._what = block.what
         self.pages = block.pages
         self._written: NDArray[np.bool_] = np.zeros(block.pages, np.bool_)
         self._changed: PageBuffer | None = None
@@ -34,8 +35,14 @@ class Landing:
         """Make holes of `extents`, so that what was there before does not show through."""
         for first, count in extents:
             if self._written[first : first + count].any():
-                punch_hole(self._fd, first * PAGE_BYTES, count * PAGE_BYTES)
+                self._punch(first * PAGE_BYTES, count * PAGE_BYTES)
                 self._written[first : first + count] = False
+
+    def _punch(self, start: int, count: int) -> None:
+        try:
+            punch_hole(self._fd, start, count)
+        except OSError as error:
+            raise GuestError(f"{self._what} takes no holes: {error.strerror}") from None
 
     def write(
         self, pages: Pages, kinds: NDArray[np.uint8], data: PageBuffer, delta_bytes: int = 0
@@ -69,7 +76,7 @@ class Landing:
         try:
             data.write(self._fd, pages)
         except OSError as error:
-            raise GuestError(f"guest memory cannot be written: {error.strerror or error}") from None
+            raise GuestError(f"{self._what} cannot be written: {error.strerror or error}") from None
         self._written[pages] = True
 
     def is_written(self, pages: Pages) -> NDArray[np.bool_]:

@@ -54,6 +54,7 @@ class IncomingPump:
         self.devices = bytearray()
         self.devices_complete = False
         self.committed = False
+        self.on_round: Callable[[], None] = lambda: None
         self.settled = False
         """The source has on record whose the guest is: it will not ask."""
 
@@ -72,15 +73,20 @@ class IncomingPump:
         while not until():
             self._turn()
 
-    def aside(self, work: Callable[[], None]) -> None:
-        """Have `work` done by a thread of its own; the source hears from us all the while."""
+    def aside(self, work: Callable[[], None], give_up: Callable[[], None] = lambda: None) -> None:
+        """Have `work` done by a thread of its own; the source hears from us all the while. Where
+        something else ends it, `give_up` is called: it is waited for all the same."""
         done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poller.register(done, zmq.POLLIN)
         try:
             with ThreadPoolExecutor(1) as executor:
                 future = executor.submit(work)
                 future.add_done_callback(lambda _: os.eventfd_write(done, 1))
-                self.wait(future.done)
+                try:
+                    self.wait(future.done)
+                except BaseException:
+                    give_up()
+                    raise
                 future.result()
         finally:
             self._poller.unregister(done)
@@ -161,6 +167,7 @@ class IncomingPump:
             case c.RoundStart():
                 assert self._arrival is not None, "the session lets no round begin before"
                 self._arrival.start_round(message)
+                self.on_round()
             case c.Verify():
                 self.verify = message
             case c.Devices(data=data, last=last):

@@ -9,10 +9,10 @@ from contextlib import suppress
 from time import monotonic_ns
 
 from pipeline.config.model import Config
+from pipeline.destination.arriving_disks import Made
 from pipeline.destination.custody import Custody
 from pipeline.destination.engine import IncomingEngine
 from pipeline.guests.base import ArrivingGuest
-from pipeline.guests.disks import ArrivingDisk
 from pipeline.logs import log_if_unexpected
 from pipeline.progress import and_every_so_often
 from pipeline.records.store import SessionRecord
@@ -42,7 +42,7 @@ class Receiver:
         make_guest: Callable[[c.Hello, SessionRecord], ArrivingGuest],
         status: StatusMachine,
         *,
-        make_disks: Callable[[c.Hello, SessionRecord], list[ArrivingDisk]] = lambda *_: [],
+        make_disks: Made = lambda *_: [],
         cancel: Flag | None = None,
         on_guest: Callable[[bool], None] = lambda _: None,
         on_tick: Callable[[int], None] = lambda _: None,
@@ -56,6 +56,7 @@ class Receiver:
         self.custody = Custody(make_guest, make_disks)
         tick = and_every_so_often(on_tick, self.custody.check)
         self.engine = IncomingEngine(uri, self.cancel, tick, keys)
+        self.engine.pump.on_round = self.custody.flush_soon
         self.error: str | None = None
 
     def receive(self) -> None:
@@ -85,7 +86,7 @@ class Receiver:
         parameters = self._config().parameters
         sockets = engine.socket_paths(parameters)
         custody.open(hello.name, engine.link.session_id, sockets)
-        engine.pump.aside(lambda: custody.make(hello))
+        engine.pump.aside(lambda: custody.make(hello), custody.abandon)
         assert custody.guest is not None
         engine.prepare(hello, custody.guest.blocks, custody.disks, parameters)
 

@@ -15,11 +15,13 @@ from protocol.devices import Section
 
 @dataclass(frozen=True)
 class GuestBlock:
-    """A named range of guest memory: `pages` pages, from offset 0 of the open file `fd`."""
+    """A named range of guest memory, or a disk: `pages` pages, from offset 0 of the open file `fd`;
+    `what` it is, for words about it."""
 
     name: str
     pages: int
     fd: int
+    what: str = "guest memory"
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,25 @@ Knows nothing of what a disk holds. A file that is there is never made longer or
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.extents import data_extents
+from pipeline.file_users import users_of
 from pipeline.guests.base import GuestBlock
 from pipeline.guests.conversation import close_all
 from pipeline.guests.memory import lock
 from protocol.control import DiskInfo
-from protocol.digest import table_digest
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
 from workers.memory import punch_hole
 from workers.pages import HASH_PIECE_PAGES, ZERO_HASH, Hashes, PageBuffer
+
+COPY_BYTES = 16 << 20
+"""Copied between two looks at whether it is still wanted."""
+QCOW_MAGIC = b"QFI\xfb"
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,16 @@ def open_disk(number: int, path: Path, base: Path | None) -> LeavingDisk:
     fd = open_image(path, f"disks.{number}.path", os.O_RDONLY)
     try:
         pages = _pages(path, fd, f"disks.{number}.path")
-        lock(fd, path)
+        lock(fd, path, shared=True)
         base_fd = None if base is None else open_image(base, f"disks.{number}.base", os.O_RDONLY)
     except BaseException:
         os.close(fd)
         raise
-    return LeavingDisk(path, GuestBlock(f"disk{number}", pages, fd), base_fd)
+    return LeavingDisk(path, _block(number, path, pages, fd), base_fd)
+
+
+def _block(number: int, path: Path, pages: int, fd: int) -> GuestBlock:
+    return GuestBlock(f"disk{number}", pages, fd, f"disk {path}")
 
 
 def close_disks(disks: list[LeavingDisk]) -> None:
@@ -74,6 +82,8 @@ def open_image(path: Path, key: str, flags: int) -> int:
 
 
 def _pages(path: Path, fd: int, key: str) -> int:
+    if os.pread(fd, len(QCOW_MAGIC), 0) == QCOW_MAGIC:
+        raise ConfigError(f"{key}: {path} is a qcow2 image, which grows: only raw ones move")
     pages, odd = divmod(os.fstat(fd).st_size, PAGE_BYTES)
     if odd or not pages:
         raise ConfigError(
@@ -103,40 +113,38 @@ class ArrivingDisk:
     """At the destination: an image that a disk lands in. `base` is the table of hashes of what it
     holds already, None without a base."""
 
-    def __init__(self, path: Path, info: DiskInfo, number: int) -> None:
+    def __init__(self, path: Path, info: DiskInfo, number: int, besides: set[int]) -> None:
+        """GuestError where a process that is not among `besides` can write to it."""
         self.path = path
         fd = open_image(path, f"disks.{number}.destination", os.O_RDWR)
         try:
             lock(fd, path)
+            _refuse_writers(path, fd, besides)
             _fit(path, fd, info.pages * PAGE_BYTES)
         except BaseException:
             os.close(fd)
             raise
-        self.block = GuestBlock(f"disk{number}", info.pages, fd)
+        self.block = _block(number, path, info.pages, fd)
         self.base: Hashes | None = None
 
-    def fill(self, base: Path, info: DiskInfo, number: int, seed: int) -> None:
-        """Let it hold what `base` does; GuestError where that is not the base of the source."""
-        base_fd = open_image(base, f"disks.{number}.base", os.O_RDONLY)
+    def fill(self, base_fd: int, base: Hashes, tick: Callable[[], object]) -> None:
+        """Let it hold what the base does, whose hashes are `base`; `tick` is called now and then.
+        GuestError where it cannot be written."""
+        self.base = base
         try:
-            if os.fstat(base_fd).st_ino == os.fstat(self.block.fd).st_ino:
-                raise ConfigError(f"disks.{number}.destination: {self.path} is its own base")
-            self.base = base_hashes(base_fd, self.block.pages, seed, lambda: None)
-            if table_digest(self.base) != info.base:
-                raise GuestError(f"base {base} is not what the source has as base of the disk")
-            self._copy(base_fd)
+            self._copy(base_fd, tick)
         except OSError as error:
             raise GuestError(f"disk {self.path} cannot be written: {error.strerror}") from None
-        finally:
-            os.close(base_fd)
 
-    def _copy(self, base_fd: int) -> None:
+    def _copy(self, base_fd: int, tick: Callable[[], object]) -> None:
         punch_hole(self.block.fd, 0, self.block.pages * PAGE_BYTES)
         for first, count in data_extents(base_fd, self.block.pages):
             at, end = first * PAGE_BYTES, (first + count) * PAGE_BYTES
             os.lseek(self.block.fd, at, os.SEEK_SET)
-            while at < end and (copied := os.sendfile(self.block.fd, base_fd, at, end - at)):
-                at += copied
+            while at < end:
+                piece = min(COPY_BYTES, end - at)
+                at += os.sendfile(self.block.fd, base_fd, at, piece) or end - at
+                tick()
 
     def flush(self) -> None:
         """Have the system write out what it has of it; GuestError where that fails."""
@@ -149,7 +157,14 @@ class ArrivingDisk:
         """Let go of it. Idempotent."""
         if self.block.fd >= 0:
             os.close(self.block.fd)
-            self.block = GuestBlock(self.block.name, self.block.pages, -1)
+            self.block = replace(self.block, fd=-1)
+
+
+def _refuse_writers(path: Path, fd: int, besides: set[int]) -> None:
+    """What is about to be written over must be nobody's."""
+    for user in users_of(fd, {os.getpid(), *besides}):
+        if user.can_write:
+            raise GuestError(f"process {user.pid} can write to {path}: it is in use")
 
 
 def _fit(path: Path, fd: int, size: int) -> None:

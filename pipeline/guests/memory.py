@@ -94,13 +94,14 @@ def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> int:
     return fd
 
 
-def lock(fd: int, path: Path) -> None:
-    """Keep others from moving the memory in this file, for as long as it is open anywhere.
+def lock(fd: int, path: Path, *, shared: bool = False) -> None:
+    """Keep others from moving the memory in this file, for as long as it is open anywhere;
+    `shared`: from filling it alone.
 
     ConfigError where somebody does already.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
             f"{path} is locked: another migration moves it, or a guest lives there"

@@ -45,8 +45,9 @@ def undo(effect: AnyEffect) -> None:
         case BoundSockets(paths):
             for path in paths:
                 remove_stale(Path(path))
-        case SlowedThreads(group=group):
-            remove_group(Path(group))
+        case SlowedThreads(groups):
+            for group in groups:
+                remove_group(Path(group))
         case ChangedQemu() | StoppedQemu() | LoadedQemu():
             from pipeline.leftovers.qemu import undo_qemu  # its library is an extra
 

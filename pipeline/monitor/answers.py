@@ -25,8 +25,9 @@ def migration_info(outgoing: Outgoing) -> Answer:
         answer |= {"downtime": result.downtime}
     else:
         answer |= {"expected-downtime": result.expected_downtime}
-        if result.cpu_throttle_percentage is not None:
-            answer |= {"cpu-throttle-percentage": result.cpu_throttle_percentage}
+        coordinator = outgoing.coordinator
+        if coordinator is not None and (percent := coordinator.custody.slowing.percent):
+            answer |= {"cpu-throttle-percentage": percent}
     if result.xbzrle_cache is not None:
         answer |= {"xbzrle-cache": result.xbzrle_cache}
     if result.disk is not None:

@@ -51,10 +51,9 @@ class BoundSockets(Effect, frozen=True):
 
 
 class SlowedThreads(Effect, frozen=True):
-    """Threads of a process were put into a cgroup `group` of ours, below their own."""
+    """Threads of a process were put into cgroups of ours, each below its own."""
 
-    process: Process
-    group: Place
+    groups: tuple[Place, ...]
 
 
 class QemuEffect(Effect, frozen=True):

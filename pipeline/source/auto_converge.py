@@ -33,27 +33,24 @@ class AutoConverge:
         self._periods = 0
 
     def hurry(self, now_ns: int, moved: Moved) -> None:
-        """A period begins anew, and is enough."""
+        """A period begins anew, behind which the guest is slowed down already."""
         self._began_ns, self._before = now_ns, moved
         self._periods = max(self._periods, 1)
 
-    def is_slower(self, now_ns: int, moved: Moved) -> bool:
-        """Whether the guest has to be slower from now on; asked behind a scan."""
+    def look(self, now_ns: int, moved: Moved) -> bool:
+        """Behind a scan: whether a period has ended. `percent` is more then, and `why` is said, or
+        as it was, and `why` is empty."""
         if now_ns - self._began_ns < PERIOD_NS:
             return False
         dirtied, sent = moved.dirtied - self._before.dirtied, moved.sent - self._before.sent
         seconds = (now_ns - self._began_ns) / 1e9
-        self._began_ns, self._before = now_ns, moved
-        if dirtied <= sent / 2:
-            return False
-        return self._step(
-            f"{dirtied / MIB:.0f} MiB dirtied, {sent / MIB:.0f} sent in {seconds:.1f} s"
-        )
-
-    def _step(self, why: str) -> bool:
-        self._periods += 1
-        if self._periods < 2 or self.percent == MOST:
-            return False
-        self.percent = min(self.percent + STEP, MOST) if self.percent else FIRST
-        self.why = f"{self.percent} %: {why}"
+        self._began_ns, self._before, self.why = now_ns, moved, ""
+        if dirtied > sent / 2:
+            self._step(f"{dirtied / MIB:.0f} MiB dirtied, {sent / MIB:.0f} sent in {seconds:.1f} s")
         return True
+
+    def _step(self, why: str) -> None:
+        self._periods += 1
+        if self._periods >= 2 and self.percent < MOST:
+            self.percent = min(self.percent + STEP, MOST) if self.percent else FIRST
+            self.why = f"{self.percent} %: {why}"

@@ -109,17 +109,16 @@ class Coordinator:
                 return
             self._check_guest()
             verdict = self.pacing.verdict()
-            if verdict is Verdict.SEND:
-                self._slow_down()
             began_ns = monotonic_ns()
             engine.fence()
             if verdict is Verdict.SWITCH_OVER and self.pacing.still_fits(monotonic_ns() - began_ns):
                 return
+            self._slow_down()
 
     def _slow_down(self) -> None:
-        percent = self.pacing.maybe_throttle()
-        if percent is not None:
-            self.engine.pump.aside(lambda: self.custody.slowing.take(percent))
+        percent, slowing = self.pacing.maybe_throttle(), self.custody.slowing
+        if percent is not None and self.engine.pump.aside(lambda: slowing.take(percent)):
+            self.pacing.throttled()
 
     def _check_guest(self) -> None:
         """GuestError where its state can no longer be saved, or it has other memory."""
@@ -138,7 +137,6 @@ class Coordinator:
         self.clock.lap("device-save")
         steps = SwitchOver(self.engine, self.clock)
         steps.send_last()
-        self.engine.disks.check_sizes()
         steps.verify()
         steps.load(sections)
         self._commit(steps)

@@ -75,7 +75,6 @@ class Custody:
             self._keep(effect)
         before_stop()
         self._run_state = self._guest.stop()
-        self.slowing.release()
         return self._run_state
 
     def check(self) -> None:
@@ -109,6 +108,8 @@ class Custody:
 
     def leave(self) -> None:
         """Let the guest that was given away know that it never runs here again."""
+        with suppress(GuestError):  # it is on record
+            self.slowing.release()
         if self._stays:
             return
         try:
@@ -129,16 +130,11 @@ class Custody:
 
         Whether it runs again. One that hangs hears it when it comes to, or from `cleanup`.
         """
+        why = self._why_not(self.slowing.release)
         if self.alive != "source":
             return False
-        why: str | None = None
-        try:
-            self.slowing.release()
-            if self._run_state is not None:
-                self._guest.resume()
-        except Exception as error:  # whatever it is, the guest may stand still
-            log_if_unexpected(error)
-            why = str(error)
+        if self._run_state is not None:
+            why = self._why_not(self._guest.resume) or why
         self._dead = self._guest.is_dead()
         self._is_unfinished = why is not None and not self._dead
         runs = self._run_state == "running" and not self._dead and self._seems_to_run(why)
@@ -146,6 +142,15 @@ class Custody:
             where = "the guest runs" if runs else "the guest may stand still"
             structlog.get_logger().warning(f"{why}: {where}; `pageferry cleanup` undoes the rest")
         return runs
+
+    def _why_not(self, do: Callable[[], object]) -> str | None:
+        """What went wrong, whatever it is: the guest may stand still, or be slow."""
+        try:
+            do()
+        except Exception as error:
+            log_if_unexpected(error)
+            return str(error)
+        return None
 
     def _seems_to_run(self, why: str | None) -> bool:
         """Whether it does, though `why` was said when it was to."""

@@ -189,15 +189,15 @@ class SourceEngine:
 
     def scan(self) -> None:
         """Mark what was written since the last scan."""
-        known, began = self.dirty.pages, monotonic_ns()
+        known, written = self.dirty.pages, self.disks.written()
+        self.scan_hashes(self.dirty.mark, only=written if self.tracking.scans else None)
+        began = monotonic_ns()
         for block, scan in self.tracking.scans.items():
             try:
                 self.dirty.mark(block, scan.scan())
             except ProcessLookupError as error:
                 raise GuestError(f"{self.guest.name} is gone: {error.strerror}") from None
         self.statistics.scan_ns += monotonic_ns() - began
-        written = self.disks.written()
-        self.scan_hashes(self.dirty.mark, only=written if self.tracking.scans else None)
         self.statistics.count_scan(self.dirty.pages - known, monotonic_ns())
 
     def scan_hashes(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pipeline.guests.disks import LeavingDisk, base_hashes, close_disks
 from protocol.control import DiskInfo
 from protocol.digest import table_digest
+from protocol.errors import GuestError
 from workers.pages import Hashes
 
 
@@ -47,10 +48,17 @@ class MovingDisks:
         times = enumerate(zip(before_ns, now_ns, strict=True), self._first)
         return [number for number, (before, now) in times if before != now]
 
-    def check_sizes(self) -> None:
-        """GuestError where one has grown, or shrunk."""
+    def guest_stands(self) -> None:
+        """From now on nobody writes to them."""
+        self.written()
+
+    def check_untouched(self) -> None:
+        """GuestError where one has another size, or was written since the guest stands still."""
         for disk in self._disks:
             disk.check_size()
+        for number in self.written():
+            path = self._disks[number - self._first].path
+            raise GuestError(f"disk {path} was written while the guest stood still")
 
     def close(self) -> None:
         """Let go of them. Idempotent."""

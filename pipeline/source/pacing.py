@@ -55,13 +55,18 @@ class Pacing:
             raise NotConverging(why)
 
     def maybe_throttle(self) -> int | None:
-        """How many percent of its processor time the guest loses from now on; None: as before."""
-        now_ns, auto = monotonic_ns(), self.auto_converge
-        if not self._is_auto_converging or not auto.is_slower(now_ns, self._moved()):
+        """How many percent of its processor time the guest loses from now on, told once a period
+        also where it is as before; None: nothing new."""
+        if not self._is_auto_converging or not self.auto_converge.look(
+            monotonic_ns(), self._moved()
+        ):
             return None
-        self.convergence.decide(now_ns, "throttle", auto.why)
-        structlog.get_logger().info("throttle", percent=auto.percent)
-        return auto.percent
+        return self.auto_converge.percent or None
+
+    def throttled(self) -> None:
+        """Keep what it was decided by, now that it is done."""
+        if self.auto_converge.why:
+            self.convergence.decide(monotonic_ns(), "throttle", self.auto_converge.why)
 
     def _moved(self) -> Moved:
         statistics = self._engine.statistics
@@ -145,7 +150,7 @@ class Pacing:
 def _policy(config: Config, engine: SourceEngine) -> Policy:
     wanted = config.convergence
     return Policy(
-        memory_bytes=engine.statistics.total_pages * PAGE_BYTES,
+        memory_bytes=engine.statistics.memory_pages * PAGE_BYTES,
         completion_s=wanted.completion_timeout,
         progress_s=wanted.progress_timeout,
         margin=wanted.progress_margin,

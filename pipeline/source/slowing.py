@@ -6,51 +6,67 @@ import structlog
 
 from pipeline.guests.base import SourceGuest, Throttle
 from pipeline.records.record import AnyEffect
-from protocol.errors import GuestError
+from protocol.errors import GuestError, MigrationError
 
 
 class Slowing:
-    """Of one guest. `percent` of its processor time are taken now, at `most` so many were, `by`
+    """Of one guest. `percent` of its processor time are taken now, `most` were at any time, `by`
     what. `on_record` keeps an effect on disk before it is had."""
 
     def __init__(self, guest: SourceGuest, on_record: Callable[[AnyEffect], None]) -> None:
         self._guest = guest
-        self._throttles: list[Throttle] | None = None
+        self._left: list[Throttle] | None = None
+        """Those that were not found to fail, the one in use first."""
+        self._used: list[Throttle] = []
+        """Those that something may have been done by."""
         self._on_record = on_record
         self.percent = self.most = 0
         self.by: str | None = None
 
-    def take(self, percent: int) -> None:
-        """Take so much; what does not work is told, and harms no migration."""
-        if self._throttles is None:
-            self._throttles = list(self._guest.throttles())
-        while self._throttles:
+    def take(self, percent: int) -> bool:
+        """Take so much, also where that was so before; whether it could be: what does not work is
+        told, and harms no migration."""
+        try:
+            if self._left is None:
+                self._left = list(self._guest.throttles())
+        except GuestError as error:
+            return self._tell(f"the guest is not slowed down: {error}")
+        while self._left:
+            throttle = self._left[0]
             try:
-                self._take(self._throttles[0], percent)
-                return
-            except GuestError as error:
-                how, *others = self._throttles
-                then = f"by {others[0].how} then" if others else "the guest keeps its pace"
-                structlog.get_logger().warning(f"not slowed down by {how.how}: {error}; {then}")
-                self._give_up(self._throttles.pop(0))
+                self._take(throttle, percent)
+                return True
+            except MigrationError as error:
+                self._tell(f"the guest is not slowed down by {throttle.how}: {error}")
+                self._left.pop(0)
+        self.percent = 0
+        return False
+
+    def _tell(self, words: str) -> bool:
+        structlog.get_logger().warning(words)
+        return False
 
     def _take(self, throttle: Throttle, percent: int) -> None:
-        if self.by != throttle.how:
+        if throttle not in self._used:
             for effect in throttle.effects():
                 self._on_record(effect)
+            self._used.append(throttle)
         throttle.take(percent)
-        self.percent = self.most = percent
-        self.by = throttle.how
-
-    def _give_up(self, throttle: Throttle) -> None:
-        self.percent = 0
-        try:
-            throttle.release()
-        except GuestError as error:
-            structlog.get_logger().warning(f"{error}; `pageferry cleanup` undoes it")
+        if percent != self.percent:
+            structlog.get_logger().info("throttle", percent=percent)
+        self.percent, self.by = percent, throttle.how
+        self.most = max(self.most, percent)
 
     def release(self) -> None:
-        """Give back all of it; GuestError where that cannot be done now. Idempotent."""
-        if self.percent and self._throttles:
-            self._throttles[0].release()
-            self.percent = 0
+        """Give back all of it; GuestError, behind all that can be, where something cannot be now.
+        Idempotent."""
+        failed: list[GuestError] = []
+        self.percent = 0
+        for throttle in list(self._used):
+            try:
+                throttle.release()
+                self._used.remove(throttle)
+            except GuestError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]

@@ -16,6 +16,8 @@ from workers.pages import Pages
 
 VERIFY_SECONDS = 600.0
 LOAD_SECONDS = 60.0
+FLUSH_PAGE_SECONDS = 100e-6
+"""For a page of a disk that is still to be written out: 40 MiB/s."""
 
 
 class SwitchOver:
@@ -34,6 +36,7 @@ class SwitchOver:
         """
         engine = self._engine
         engine.live.rate = 0
+        engine.disks.guest_stands()
         if engine.tracking.scans:
             engine.scan()
         engine.fence()
@@ -70,6 +73,7 @@ class SwitchOver:
             raise IntegrityError(f"{count} pages differ at the destination, sent twice")
         if not self._engine.guest.can_stop:
             self._look_again()
+        self._engine.disks.check_untouched()
         self._clock.lap("verify")
 
     def _compare(self) -> None:
@@ -100,7 +104,7 @@ class SwitchOver:
         if engine.config.verify == "full" or engine.disks.blocks:
             engine.scan_hashes(lambda _, pages: found.append(pages))
         quiet = not any(len(pages) for pages in found)
-        if engine.tracking.name == "none":
+        if quiet and engine.tracking.name == "none":
             quiet = engine.pump.aside(lambda: has_stayed_quiet(guest, engine.tracking.stamps))
         if not quiet:
             raise GuestError(f"{guest.name} is being written")
@@ -112,7 +116,8 @@ class SwitchOver:
         for start in starts:
             piece = stream[start : start + DEVICE_PIECE_BYTES]
             self._engine.link.send(c.Devices(data=piece, last=start == starts[-1]))
-        ready = self._engine.pump.expect(c.Ready, within_s=LOAD_SECONDS)
+        flush_s = self._engine.disks.pages * FLUSH_PAGE_SECONDS
+        ready = self._engine.pump.expect(c.Ready, within_s=LOAD_SECONDS + flush_s)
         self._engine.link.await_commit(self._engine.config.commit_timeout)
         self._clock.lap("transfer", other="load", other_ms=ready.load_ms)
 

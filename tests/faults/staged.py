@@ -33,7 +33,7 @@ def _in_round(number: int) -> Callable[[Any], bool]:
 
 _SOURCE, _THERE = "pipeline.source", "protocol.commit"
 POINTS = {
-    "setup": Point("source", f"{_SOURCE}.engine", "SourceEngine._survey"),
+    "setup": Point("source", f"{_SOURCE}.dispatcher", "Dispatcher.open", True),
     "first round": Point(
         "source", f"{_SOURCE}.dispatcher", "Dispatcher.heard_applied", True, _in_round(1)
     ),

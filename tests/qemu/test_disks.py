@@ -15,9 +15,9 @@ pytestmark = needs_qemu
 SIZE = 16 * MIB
 
 
-def drive(path: Path) -> tuple[str, str]:
+def drive(path: Path, cache: str) -> tuple[str, str]:
     """A raw image as a drive."""
-    return "-drive", f"id=moved,if=none,format=raw,cache=writeback,file={path}"
+    return "-drive", f"id=moved,if=none,format=raw,cache={cache},file={path}"
 
 
 def write(machine: Qemu, number: int) -> None:
@@ -43,15 +43,16 @@ def files(folder: Path) -> Iterator[Path]:
             path.unlink()
 
 
+@pytest.mark.parametrize("cache", ["writeback", "none"])
 @pytest.mark.parametrize("tracker", ["hash", "auto"])
-def test_what_a_machine_has_written_arrives(files: Path, tracker: str) -> None:
+def test_what_a_machine_has_written_arrives(files: Path, tracker: str, cache: str) -> None:
     """A disk as it was some rounds ago; a machine that has the old content in its cache."""
     folder, here_disk, there_disk = files, files / "here.img", files / "there.img"
     for path, letter in ((here_disk, b"h"), (there_disk, b"t")):
         path.write_bytes(letter * SIZE)
     with (
-        Qemu(folder, "here", GUEST, more=drive(here_disk)) as here,
-        Qemu(folder, "there", GUEST, more=drive(there_disk), incoming=True) as there,
+        Qemu(folder, "here", GUEST, more=drive(here_disk, cache)) as here,
+        Qemu(folder, "there", GUEST, more=drive(there_disk, cache), incoming=True) as there,
     ):
         moved = Pair(here, there)
         disk = {"path": str(here_disk), "destination": str(there_disk)}

@@ -38,10 +38,12 @@ def limit(machine: Qemu) -> ProcessorTime:
     """What takes time from the machine's processors; the test is skipped where nothing can."""
     process = maybe_process(machine.process.pid)
     assert process is not None
-    parent = maybe_parent(process, processors(machine))
+    parent = maybe_parent(process.pid, processors(machine)[0])
     if parent is None:
         pytest.skip("no cgroup can be made here for the threads of a process")
-    return ProcessorTime(process, parent, lambda: processors(machine))
+    made = ProcessorTime(process, parent.kind.how, lambda: processors(machine))
+    made.effects()
+    return made
 
 
 def share(machine: Qemu) -> float:

@@ -104,7 +104,9 @@ class Stage:
         _read(buffer, fd, wanted)
         self.world.clock.sleep(int(self.world.dice.random() * HASH_NS))
 
-    def aside(self, pump: IncomingPump, work: Callable[[], None]) -> None:
+    def aside(
+        self, pump: IncomingPump, work: Callable[[], None], give_up: Callable[[], None] = print
+    ) -> None:
         """As IncomingPump.aside."""
         thread = Thread(self.world, work)
         pump._poller.register(thread.end, IN)
@@ -236,7 +238,7 @@ def staged() -> Iterator[Stage]:
         )
         stack.enter_context(mock.patch.object(PageBuffer, "read", lambda *rest: stage.read(*rest)))
         stack.enter_context(
-            mock.patch.object(IncomingPump, "aside", lambda pump, work: stage.aside(pump, work))
+            mock.patch.object(IncomingPump, "aside", lambda pump, *rest: stage.aside(pump, *rest))
         )
         stack.enter_context(
             mock.patch.object(SourcePump, "aside", lambda pump, work: stage.aside_here(pump, work))

@@ -60,9 +60,9 @@ def sends_before_the_stop(folder: Path) -> Sends:
     stopped: list[float] = []
     count, stop = SourceStatistics.add_sent, SyntheticGuest.stop
 
-    def note(statistics: SourceStatistics, message: Sent, pages: int) -> None:
+    def note(statistics: SourceStatistics, message: Sent, pages: int, *, of_disk: bool) -> None:
         sent.append((time.monotonic(), message.wire_bytes))
-        count(statistics, message, pages)
+        count(statistics, message, pages, of_disk=of_disk)
 
     def note_stop(guest: SyntheticGuest) -> str:
         stopped.append(time.monotonic())

@@ -1,11 +1,11 @@
-"""Less processor time for some threads of a process: a group of their own below the one they are
-in, by the controller `cpu` of cgroup v1 or v2, where this user may make one.
+"""Less processor time for some threads of a process: each is put into a group of its own below the
+one that it is in, by the controller `cpu` of cgroup v1 or v2, where this user may make one.
 
-Source of the interface: the kernel's cgroup-v1/sched-bwc and cgroup-v2 documents.
+Source of the interface: the kernel's documents cgroup-v1/sched-bwc and cgroup-v2.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,62 +33,69 @@ V2 = Kind("cgroup v2", "cgroup.threads", "cpu.max")
 
 @dataclass(frozen=True)
 class Parent:
-    """The group that threads are in, in which one can be made."""
+    """The group that a thread is in, in which one can be made."""
 
     kind: Kind
     path: Path
 
 
 class ProcessorTime:
-    """A Throttle: the threads that `threads` lists get a share of what they could have."""
+    """A Throttle: each of the threads that `threads` lists gets a share of a processor at most."""
 
-    def __init__(
-        self, process: Process, parent: Parent, threads: Callable[[], Sequence[int]]
-    ) -> None:
-        self.how = parent.kind.how
+    def __init__(self, process: Process, how: str, threads: Callable[[], Sequence[int]]) -> None:
+        self.how = how
         self._process = process
-        self._kind = parent.kind
         self._threads = threads
-        self._group = parent.path / f"pageferry-{process.pid}"
+        self._groups: list[tuple[int, Kind, Path]] = []
 
     def effects(self) -> tuple[AnyEffect, ...]:
-        """The group, and who is in it."""
-        return (SlowedThreads(self._process, str(self._group)),)
+        """The groups, those that the threads of now get; GuestError where one cannot be made."""
+        pid = self._process.pid
+        for thread in sorted(set(self._threads())):
+            parent = maybe_parent(pid, thread)
+            if parent is None:
+                raise GuestError(f"no group can be made for thread {thread}")
+            group = parent.path / f"pageferry-{pid}-{thread}"
+            self._groups.append((thread, parent.kind, group))
+        return (SlowedThreads(tuple(str(group) for _, _, group in self._groups)),)
 
     def take(self, percent: int) -> None:
-        """Limit the group, and have all of the threads in it."""
-        threads = sorted(set(self._threads()))
-        quota_us = len(threads) * PERIOD_US * (100 - percent) // 100
-        try:
-            self._make()
-            if self._kind is V1:
-                (self._group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            limit = str(quota_us) if self._kind is V1 else f"{quota_us} {PERIOD_US}"
-            (self._group / self._kind.limit).write_text(limit)
-            _move(threads, self._group / self._kind.threads)
-        except OSError as error:
-            raise GuestError(f"{self._group}: {error.strerror}") from None
-
-    def _make(self) -> None:
-        if self._group.is_dir():
-            return
-        self._group.mkdir()
-        if self._kind is V2:
-            (self._group / "cgroup.type").write_text("threaded")
-            (self._group.parent / "cgroup.subtree_control").write_text("+cpu")
+        """Limit the groups, and have the threads in them; behind `effects`."""
+        quota_us = PERIOD_US * (100 - percent) // 100
+        for thread, kind, group in self._groups:
+            try:
+                _make(kind, group)
+                limit = str(quota_us) if kind is V1 else f"{quota_us} {PERIOD_US}"
+                (group / kind.limit).write_text(limit)
+                _move(thread, group / kind.threads)
+            except OSError as error:
+                raise GuestError(f"{group}: {error.strerror}") from None
 
     def release(self) -> None:
-        """Remove the group."""
-        remove_group(self._group)
+        """Remove the groups."""
+        for _, _, group in self._groups:
+            remove_group(group)
+
+
+def _make(kind: Kind, group: Path) -> None:
+    if group.is_dir():
+        return
+    group.mkdir()
+    if kind is V1:
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+    else:
+        (group / "cgroup.type").write_text("threaded")
+        (group.parent / "cgroup.subtree_control").write_text("+cpu")
 
 
 def remove_group(group: Path) -> None:
-    """Take the threads that are in `group` back to the one above it, and remove it; nothing, where
-    it is gone. GuestError where that cannot be."""
+    """Take who is in `group` back to the one above it, and remove it; nothing, where it is gone.
+    The controller goes off with the last group below. GuestError where that cannot be."""
     kind = V2 if (group / V2.threads).exists() else V1
     try:
         with suppress(FileNotFoundError):
-            _move(map(int, (group / kind.threads).read_text().split()), group.parent / kind.threads)
+            for thread in (group / kind.threads).read_text().split():
+                _move(int(thread), group.parent / kind.threads)
             group.rmdir()
             if kind is V2 and not any(one.is_dir() for one in group.parent.iterdir()):
                 (group.parent / "cgroup.subtree_control").write_text("-cpu")
@@ -96,19 +103,16 @@ def remove_group(group: Path) -> None:
         raise GuestError(f"{group}: {error.strerror}") from None
 
 
-def _move(threads: Iterable[int], to: Path) -> None:
-    for thread in threads:
-        with suppress(ProcessLookupError):  # it has ended
-            to.write_text(str(thread))
+def _move(thread: int, to: Path) -> None:
+    with suppress(ProcessLookupError):  # it has ended
+        to.write_text(str(thread))
 
 
-def maybe_parent(process: Process, threads: Sequence[int]) -> Parent | None:
-    """Where a group for them can be made; None where that cannot be, or they are not together."""
-    groups = [_groups(process.pid, thread) for thread in threads]
-    if not groups or any(others != groups[0] for others in groups):
-        return None
+def maybe_parent(pid: int, thread: int) -> Parent | None:
+    """Where a group for it can be made, below its own; None where that cannot be."""
+    groups = _groups(pid, thread)
     for kind, root, path in _mounts():
-        inside = groups[0].get(kind)
+        inside = groups.get(kind)
         if inside is None or not Path(inside).is_relative_to(root):
             continue
         parent = path / Path(inside).relative_to(root)

@@ -1,5 +1,6 @@
 """A QEMU that is to leave: an unmodified machine, driven by way of its monitor."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.guests.base import Mapping, Throttle
@@ -43,11 +44,12 @@ class QemuGuest(AttachedQemu):
 
     def throttles(self) -> list[Throttle]:
         """By its processors' time, where that can be limited here; else by turns."""
-        parent = maybe_parent(self.process, self._processors())
-        self._turns = Turns(self._monitor)
-        if parent is None:
+        pid, self._turns = self.process.pid, Turns(self._monitor)
+        parents = [maybe_parent(pid, thread) for thread in self._processors()]
+        kinds = {parent.kind.how for parent in parents if parent is not None}
+        if None in parents or not kinds:
             return [self._turns]
-        self._limit = ProcessorTime(self.process, parent, self._processors)
+        self._limit = ProcessorTime(self.process, kinds.pop(), self._processors)
         return [self._limit, self._turns]
 
     def _processors(self) -> list[int]:
@@ -61,8 +63,9 @@ class QemuGuest(AttachedQemu):
 
     def run_state(self) -> str:
         """As QEMU has it; one that takes turns runs."""
-        by_turns = self._turns is not None and self._turns.are_on
-        return "running" if by_turns else super().run_state()
+        found = super().run_state()
+        in_turn = found == "paused" and self._turns is not None and self._turns.stands
+        return "running" if in_turn else found
 
     def why_not_movable(self) -> str | None:
         """What blocks its migration now."""
@@ -73,7 +76,10 @@ class QemuGuest(AttachedQemu):
         return "; ".join(found) or None
 
     def effects(self, run_state: str) -> tuple[AnyEffect, ...]:
-        """Its settings are changed while its state is saved; one that runs is stopped."""
+        """Its settings are changed while its state is saved; one that runs is stopped: until then
+        it does run."""
+        if self._turns is not None:
+            self._turns.release()
         self._settings = Settings(self._monitor)
         before = self._settings.before
         if run_state not in ("running", "suspended"):
@@ -127,8 +133,9 @@ class QemuGuest(AttachedQemu):
             before = "running"
         self._run_state = self._run_state or before
         self._take_no_turns()
-        if self._limit is not None:
-            self._limit.release()  # a processor without time left would stop 0.1 s later
+        if self._limit is not None:  # a processor without time left would stop 0.1 s later
+            with suppress(GuestError):
+                self._limit.release()
         self._monitor.ask("stop")
         return self._run_state
 

@@ -1,7 +1,8 @@
 """A machine is slowed down by turns: it is stopped, and let go on, by a thread of its own.
 
 Where its processors' time cannot be limited. What it takes is the same; a machine feels each
-turn, though, and QEMU writes out its disks' caches at each stop.
+turn, though, and QEMU writes out its disks' caches at each stop. It lets nobody go on but who
+stands still by its own hand: not one that has stopped for an error, or was shut down.
 """
 
 from threading import Event, Thread
@@ -16,7 +17,7 @@ PERIOD_S = 0.2
 
 
 class Turns:
-    """A Throttle for the machine of `monitor`, which runs."""
+    """A Throttle for the machine of `monitor`."""
 
     how = "stop and cont"
 
@@ -29,9 +30,9 @@ class Turns:
         self._error: GuestError | None = None
 
     @property
-    def are_on(self) -> bool:
-        """Whether it is stopped and let go on."""
-        return self._thread is not None
+    def stands(self) -> bool:
+        """Whether it stands still by our hand, and is about to go on."""
+        return self._stands
 
     def effects(self) -> tuple[AnyEffect, ...]:
         """It may be stopped when we end."""
@@ -40,6 +41,8 @@ class Turns:
     def take(self, percent: int) -> None:
         """From the next turn on, if it runs; GuestError where the last one has failed."""
         self._percent = percent
+        if self._thread is not None and not self._thread.is_alive():
+            self._join()
         if self._error is not None:
             raise self._error
         if self._thread is None and run_state(self._monitor) == "running":
@@ -48,16 +51,18 @@ class Turns:
             self._thread.start()
 
     def _take_turns(self) -> None:
+        """Until told, or the machine does anything else than run."""
         try:
-            while not self._end.is_set():
+            while not self._end.wait(PERIOD_S * (100 - self._percent) / 100):
+                if run_state(self._monitor) != "running":
+                    return
                 self._stands = True
                 self._monitor.ask("stop")
-                self._end.wait(PERIOD_S * self._percent / 100)
-                if self._end.is_set():
+                if self._end.wait(PERIOD_S * self._percent / 100):
                     return
-                self._monitor.ask("cont")
+                if run_state(self._monitor) == "paused":
+                    self._monitor.ask("cont")
                 self._stands = False
-                self._end.wait(PERIOD_S * (100 - self._percent) / 100)
         except GuestError as error:
             self._error = error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from pipeline.destination import arrivals
+from pipeline.destination import places
 from pipeline.guests.memory import make_file
 from pipeline.leftovers.cleanup import claim, cleanup, clear_way
 from pipeline.records import store
@@ -142,14 +142,14 @@ def test_of_two_that_land_in_one_file_one_makes_it(
     def come_in_between(path: Path) -> MadeFile | None:
         made = make_file(path)
         with pytest.raises(MigrationError) as error:
-            arrivals._make_place(path, other)
+            places.make_place(path, other)
         refused.append(str(error.value))
         return made
 
-    monkeypatch.setattr(arrivals, "make_file", come_in_between)
-    arrivals._make_place(own / "memory", first)
+    monkeypatch.setattr(places, "make_file", come_in_between)
+    places.make_place(own / "memory", first)
     with pytest.raises(GuestError, match=f"process {os.getpid()} migrates that guest: {SESSION}"):
-        arrivals._make_place(own / "memory", other)
+        places.make_place(own / "memory", other)
     assert "is locked" in refused[0]
     forget(first, other)
     (own / "memory").unlink()

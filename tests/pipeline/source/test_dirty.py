@@ -79,3 +79,12 @@ def test_which_pages_are_marked() -> None:
     dirty = map_of({(0, 3), (1, 5)})
     assert dirty.marked(0, indices(2, 3, 5)).tolist() == [False, True, False]
     assert dirty.marked(1, indices(5, 6)).tolist() == [True, False]
+
+
+def test_disks_come_before_memory() -> None:
+    """Memory that is sent first, and is dirty again when the disk has followed."""
+    dirty = DirtyMap((3, 4, 5, 6), disks_from=2)
+    for block in range(4):
+        dirty.mark_extents(block, [(0, 3)])
+    assert dirty.pages_from(2) == 6
+    assert [block for block, _ in dirty.take(2)] == [2, 2, 3, 3, 0, 0, 1, 1]
