@@ -32,7 +32,12 @@ MAY_KNOW = {
     "source": {"config", "guests", "leftovers", "records", "streams"},
     "destination": {"config", "guests", "leftovers", "records", "streams"},
     "monitor": {"config", "destination", "guests", "source"},
-    "shell": {"config", "destination", "guests", "leftovers", "monitor", "records", "source"},
+    "reports": set(),
+    "laboratory": {"config", "records", "reports"},
+    "shell": {
+        *("config", "destination", "guests", "laboratory", "leftovers", "monitor", "records"),
+        "source",
+    },
 }
 """Of each folder of the pipeline: which others it may import."""
 BESIDE = OUTSIDE | {f"pipeline.{folder}" for folder in MAY_KNOW}

@@ -18,6 +18,7 @@ from pipeline.shell import tools
 from pipeline.shell.lines import LogFormat, LogFormatOption, asked_for, complain
 from pipeline.shell.options import ConfigPath, JsonPath, Metrics, QmpPath, Quiet, Sets, UriOption
 from pipeline.shell.performing import Asked, perform
+from pipeline.shell.tune import tune
 from protocol.errors import ConfigError, MigrationError
 from protocol.session import Role
 from protocol.uri import DEFER, Uri, parse_uri
@@ -176,6 +177,7 @@ def migrate(
 
 
 for tool in (
+    tune,
     tools.guest,
     tools.history,
     tools.keygen,

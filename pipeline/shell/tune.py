@@ -1,0 +1,38 @@
+"""`pageferry tune`: throughput tuning experiments."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.result import write_out
+from pipeline.shell.options import Quiet
+from protocol.errors import ConfigError
+
+
+def tune(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="A YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For results; default: EXPERIMENT with .results."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in DIR: nothing is made twice.")
+    ] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Try many settings on this machine, and find out which is best.
+
+    \b
+    pageferry tune configs/experiments/level-threads.yaml --out /tmp/levels
+    pageferry tune configs/experiments/level-threads.yaml --out /tmp/levels --resume
+    """
+    for package in ("optuna", "polars"):
+        if find_spec(package) is None:
+            raise ConfigError(f"tune: needs {package}, found none: pip install 'pageferry[tune]'")
+    from pipeline.laboratory.tuner import tune as tune_here
+
+    folder = out or experiment.with_suffix(".results")
+    write_out(tune_here(experiment, folder, resume=resume, quiet=quiet))
+    return 0
