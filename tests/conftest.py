@@ -21,3 +21,12 @@ def folder() -> Iterator[Path]:
     """A short path for sockets and files; the test fails for whatever is left behind."""
     with nothing_left() as made:
         yield made
+
+
+@pytest.fixture
+def files(folder: Path) -> Iterator[Path]:
+    """A folder whose files go with the test."""
+    yield folder
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()

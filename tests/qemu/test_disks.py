@@ -1,7 +1,6 @@
 """A machine's disk moves along: what its QEMU has written is what the other one reads."""
 
 import filecmp
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,15 +31,6 @@ def read(machine: Qemu, to: Path) -> bytes:
     machine.monitor.ask("drive-backup", device="moved", target=str(to), **kind)
     wait_until(lambda: machine.monitor.ask("query-block-jobs") == [])
     return to.read_bytes()
-
-
-@pytest.fixture
-def files(folder: Path) -> Iterator[Path]:
-    """A folder whose files go with the test."""
-    yield folder
-    for path in folder.iterdir():
-        if path.is_file():
-            path.unlink()
 
 
 @pytest.mark.parametrize("cache", ["writeback", "none"])

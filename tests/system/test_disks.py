@@ -61,15 +61,6 @@ def at(folder: Path, number: int = 0, **keys: Path) -> dict[str, str]:
     return {name: str(path) for name, path in made.items()}
 
 
-@pytest.fixture
-def files(folder: Path) -> Iterator[Path]:
-    """A folder whose files go with the test."""
-    yield folder
-    for path in folder.iterdir():
-        if path.is_file():
-            path.unlink()
-
-
 @contextmanager
 def written(folder: Path, mib: tuple[int, int], pages: int, pause_s: float) -> Iterator[int]:
     """Memory and a disk of so many MiB, and the pid of who writes to so many pages of both."""
