@@ -5,6 +5,7 @@ Each refusal is one line that names the key, what was found and what would do.
 
 import os
 import resource
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +58,8 @@ def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
             _check_different("destination.path", config.guest.path, target)
     for number, disk in enumerate(config.disks):
         _check_disk(f"disks.{number}", disk, source=source, destination=destination)
+    if destination:
+        check_places(config.disks, () if target is None else (target,))
 
 
 def _check_disk(key: str, disk: Disk, *, source: bool, destination: bool) -> None:
@@ -69,6 +72,21 @@ def _check_disk(key: str, disk: Disk, *, source: bool, destination: bool) -> Non
         for other in filter(None, (disk.path if source else None, disk.base)):
             if disk.there.exists():
                 _check_different(f"{key}.destination", other, disk.there)
+
+
+def check_places(disks: Sequence[Disk], others: Sequence[Path] = ()) -> None:
+    """ConfigError where a disk would land in a base, in one of `others`, or where another one does:
+    nothing has been changed by then."""
+    taken = {*(disk.base.resolve() for disk in disks if disk.base), *(o.resolve() for o in others)}
+    known = [place.stat() for place in taken if place.exists()]
+    for number, disk in enumerate(disks):
+        place = disk.there.resolve()
+        same = place.exists() and any(os.path.samestat(place.stat(), one) for one in known)
+        if place in taken or same:
+            raise ConfigError(
+                f"disks.{number}.destination: {disk.there} is another one's, or a base"
+            )
+        taken.add(place)
 
 
 def _check_image(key: str, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Makes the files that disks land in, as the configuration lists them.
 
-All bases are looked at before the first file is changed.
+All bases, and all files, are looked at before the first one is changed.
 """
 
 import os
@@ -10,6 +10,7 @@ from threading import Thread
 
 import structlog
 
+from pipeline.config.environment import check_places
 from pipeline.config.model import Config, Disk
 from pipeline.destination.places import make_place
 from pipeline.guests.disks import ArrivingDisk, base_hashes, open_image
@@ -34,6 +35,7 @@ def disk_maker(config: Config) -> Made:
             raise GuestError(
                 f"{len(hello.disks)} disks come, the configuration here lists {len(config.disks)}"
             )
+        check_places(config.disks)
         with ExitStack() as opened:
             seed = page_seed(bytes.fromhex(record.record.session))
             listed = list(zip(hello.disks, config.disks, strict=True))
@@ -72,18 +74,17 @@ def _made(
     record: SessionRecord,
     tick: Tick,
 ) -> list[ArrivingDisk]:
+    """Look at all of them, then change the first."""
     guest, made = record.record.guest, list[ArrivingDisk]()
-    kept = [os.fstat(base[0]) for base in bases if base is not None]
+    besides = set() if guest is None else {guest.pid}
     try:
-        for number, ((info, wanted), base) in enumerate(zip(listed, bases, strict=True)):
+        for number, (info, wanted) in enumerate(listed):
             make_place(wanted.there, record)
-            besides = set() if guest is None else {guest.pid}
             made.append(ArrivingDisk(wanted.there, info, number, besides))
-            there = os.fstat(made[-1].block.fd)
-            if any(os.path.samestat(there, one) for one in kept):
-                raise GuestError(f"disks.{number}.destination: {wanted.there} is a base")
+        for disk, base in zip(made, bases, strict=True):
+            disk.fit()
             if base is not None:
-                made[-1].fill(*base, tick)
+                disk.fill(*base, tick)
     except BaseException:
         for disk in made:
             disk.close()

@@ -88,6 +88,7 @@ class Custody:
         """Have all that is here of disks written out; GuestError where that fails."""
         for disk in self.disks:
             disk.flush()
+            disk.check_place()
 
     def ready(self) -> None:
         """Keep that all of it is here; MigrationError where somebody has closed the record."""

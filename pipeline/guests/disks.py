@@ -3,9 +3,12 @@
 Knows nothing of what a disk holds. A file that is there is never made longer or shorter.
 """
 
+import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,18 +117,44 @@ class ArrivingDisk:
     holds already, None without a base."""
 
     def __init__(self, path: Path, info: DiskInfo, number: int, besides: set[int]) -> None:
-        """GuestError where a process that is not among `besides` can write to it."""
+        """Looks, and changes nothing. GuestError where it has another size, or a process that is
+        not among `besides` can write to it."""
         self.path = path
         fd = open_image(path, f"disks.{number}.destination", os.O_RDWR)
         try:
             lock(fd, path)
-            _refuse_writers(path, fd, besides)
-            _fit(path, fd, info.pages * PAGE_BYTES)
+            self._size = info.pages * PAGE_BYTES
+            self.block = _block(number, path, info.pages, fd)
+            _refuse_users(path, fd, besides)
+            self._check_size(0, self._size)
         except BaseException:
             os.close(fd)
             raise
-        self.block = _block(number, path, info.pages, fd)
         self.base: Hashes | None = None
+
+    def _check_size(self, *sizes: int) -> None:
+        there = os.fstat(self.block.fd).st_size
+        if there not in sizes:
+            raise GuestError(f"a disk of {self._size} bytes comes, {self.path} has {there}")
+
+    def fit(self) -> None:
+        """Give a new file its size; GuestError where it cannot have that."""
+        try:
+            if shutil.disk_usage(self.path.parent).total < self._size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.truncate(self.block.fd, self._size)
+        except OSError as error:
+            raise GuestError(f"disk {self.path}: {self._size} bytes: {error.strerror}") from None
+
+    def check_place(self) -> None:
+        """GuestError where its path leads to something else now, or it is not as it was made."""
+        self._check_size(self._size)
+        try:
+            same = os.path.samestat(self.path.stat(), os.fstat(self.block.fd))
+        except OSError:
+            same = False
+        if not same:
+            raise GuestError(f"disk {self.path} is not the file any more that the disk has come to")
 
     def fill(self, base_fd: int, base: Hashes, tick: Callable[[], object]) -> None:
         """Let it hold what the base does, whose hashes are `base`; `tick` is called now and then.
@@ -160,17 +189,12 @@ class ArrivingDisk:
             self.block = replace(self.block, fd=-1)
 
 
-def _refuse_writers(path: Path, fd: int, besides: set[int]) -> None:
-    """What is about to be written over must be nobody's."""
+def _refuse_users(path: Path, fd: int, besides: set[int]) -> None:
+    """What is written over must be nobody's, and no device of the kernel."""
+    for device in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            if os.path.samestat(Path(device.read_text().rstrip("\n")).stat(), os.fstat(fd)):
+                raise GuestError(f"{device.parts[3]} has {path}: it is in use")
     for user in users_of(fd, {os.getpid(), *besides}):
         if user.can_write:
             raise GuestError(f"process {user.pid} can write to {path}: it is in use")
-
-
-def _fit(path: Path, fd: int, size: int) -> None:
-    """Give a new file its size; GuestError for one that has another."""
-    there = os.fstat(fd).st_size
-    if there == 0:
-        os.ftruncate(fd, size)
-    elif there != size:
-        raise GuestError(f"a disk of {size} bytes comes, {path} has {there}")

@@ -90,6 +90,13 @@ class SessionRecord:
         """Keep that `effect` is about to be had."""
         self._amend(effects=(*self.record.effects, effect))
 
+    def drop(self, effect: AnyEffect) -> None:
+        """It was undone, by who had it."""
+        effects = list(self.record.effects)
+        if effect in effects:
+            effects.remove(effect)
+            self._amend(effects=tuple(effects))
+
     def name_guest(self, guest: Process | None, socket: str | None) -> None:
         """Keep which process the guest is, and where it answers."""
         self._amend(guest=guest, socket=socket)

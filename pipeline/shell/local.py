@@ -46,7 +46,10 @@ def run(config: Config, qmp: Path | None, observer: Observer) -> Result:
             there.wait_until_up()
             here = serve_source(config, parse_uri(uri), qmp, observer, there.check)
             moved = here.guest_alive != "source"
-            return _merged(here, there.result(END_SECONDS if moved else FAILED_SECONDS))
+            try:
+                return _merged(here, there.result(END_SECONDS if moved else FAILED_SECONDS))
+            except KeyboardInterrupt:  # too late: it is decided where the guest is
+                return _merged(here, None)
         finally:
             there.close()
 

@@ -147,6 +147,7 @@ class Coordinator:
             held = self._pause()
         if not self._guest.is_dead():
             self._guest.check_stopped()
+        self.engine.disks.check_untouched()
         if not self._status.change(held, Status.DEVICE):
             raise Cancelled("cancelled")
         self.custody.intend()

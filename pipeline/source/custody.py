@@ -39,7 +39,7 @@ class Custody:
         self._run_state: str | None = None
         self._dead = False
         self._is_unfinished = False
-        self.slowing = Slowing(guest, self._keep)
+        self.slowing = Slowing(guest, self._keep, self._drop)
 
     def open(self) -> None:
         """Put the session on record; MigrationError where that cannot be."""
@@ -66,6 +66,12 @@ class Custody:
         """Put on record what is about to be done."""
         assert self._record is not None
         self._record.add(effect)
+
+    def _drop(self, effect: AnyEffect) -> None:
+        """It is undone."""
+        if self._record is not None:
+            with suppress(MigrationError):  # to undo it once more does no harm
+                self._record.drop(effect)
 
     def stop(self, before_stop: Callable[[], object] = lambda: None) -> str:
         """Put on record what is about to be done, call `before_stop`, stop the guest; the run state

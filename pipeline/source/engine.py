@@ -126,6 +126,7 @@ class SourceEngine:
 
     def set_up(self) -> None:
         """Start the workers, meet the destination, tell it what is to come."""
+        self.disks.check_alone(self.guest.process)
         infos = self.disks.infos(page_seed(self.session_id), self.pump.before_anything_is_said)
         self.link.send(hello_of(self.config, self.guest, infos))
         self.pool.start(

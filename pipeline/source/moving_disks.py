@@ -7,7 +7,9 @@ all of it is, as all memory is: a time may be coarse, and a mapping tells of its
 import os
 from collections.abc import Callable
 
+from pipeline.file_users import Access, users_of
 from pipeline.guests.disks import LeavingDisk, base_hashes, close_disks
+from pipeline.records.processes import Process
 from protocol.control import DiskInfo
 from protocol.digest import table_digest
 from protocol.errors import GuestError
@@ -23,7 +25,7 @@ class MovingDisks:
         self.blocks = [disk.block for disk in disks]
         self.bases: dict[int, Hashes] = {}
         """By block number: the hashes of what the destination has before anything is sent."""
-        self._written_ns = [0] * len(disks)
+        self._times_ns = [(0, 0)] * len(disks)
 
     @property
     def pages(self) -> int:
@@ -43,10 +45,23 @@ class MovingDisks:
 
     def written(self) -> list[int]:
         """The numbers of those that were written since this was asked last, by their times."""
-        now_ns = [os.fstat(block.fd).st_mtime_ns for block in self.blocks]
-        before_ns, self._written_ns = self._written_ns, now_ns
+        found = [os.fstat(block.fd) for block in self.blocks]
+        now_ns = [(status.st_mtime_ns, status.st_ctime_ns) for status in found]
+        before_ns, self._times_ns = self._times_ns, now_ns
         times = enumerate(zip(before_ns, now_ns, strict=True), self._first)
         return [number for number, (before, now) in times if before != now]
+
+    def check_alone(self, guest: Process | None) -> None:
+        """GuestError where a process besides the guest's has one mapped to write to it: what it
+        writes is not seen by a file's times."""
+        besides = {os.getpid(), *([] if guest is None else [guest.pid])}
+        for disk in self._disks:
+            for user in users_of(disk.block.fd, besides):
+                if user.mapped is Access.WRITE:
+                    raise GuestError(
+                        f"process {user.pid} has disk {disk.path} mapped for writing, and would not"
+                        " be stopped"
+                    )
 
     def guest_stands(self) -> None:
         """From now on nobody writes to them."""

@@ -217,6 +217,8 @@ class Outgoing:
         """Let it stand still, as its user wishes: it arrives paused."""
         self._check_guest()
         if self.guest.run_state() == "running":
+            if self.coordinator is not None:  # else it would be let go on once more
+                self.coordinator.custody.slowing.release()
             self.guest.pause()
             self.on_guest(False)
 

@@ -11,15 +11,21 @@ from protocol.errors import GuestError, MigrationError
 
 class Slowing:
     """Of one guest. `percent` of its processor time are taken now, `most` were at any time, `by`
-    what. `on_record` keeps an effect on disk before it is had."""
+    what. `on_record` keeps an effect on disk before it is had, `off_record` drops one that is
+    undone."""
 
-    def __init__(self, guest: SourceGuest, on_record: Callable[[AnyEffect], None]) -> None:
+    def __init__(
+        self,
+        guest: SourceGuest,
+        on_record: Callable[[AnyEffect], None],
+        off_record: Callable[[AnyEffect], None] = lambda _: None,
+    ) -> None:
         self._guest = guest
         self._left: list[Throttle] | None = None
         """Those that were not found to fail, the one in use first."""
-        self._used: list[Throttle] = []
-        """Those that something may have been done by."""
-        self._on_record = on_record
+        self._used: dict[Throttle, tuple[AnyEffect, ...]] = {}
+        """Those that something may have been done by, and what is on record of it."""
+        self._on_record, self._off_record = on_record, off_record
         self.percent = self.most = 0
         self.by: str | None = None
 
@@ -27,6 +33,8 @@ class Slowing:
         """Take so much, also where that was so before; whether it could be: what does not work is
         told, and harms no migration."""
         try:
+            if self._guest.run_state() != "running":
+                return False
             if self._left is None:
                 self._left = list(self._guest.throttles())
         except GuestError as error:
@@ -48,9 +56,10 @@ class Slowing:
 
     def _take(self, throttle: Throttle, percent: int) -> None:
         if throttle not in self._used:
-            for effect in throttle.effects():
+            effects = throttle.effects()
+            for effect in effects:
                 self._on_record(effect)
-            self._used.append(throttle)
+            self._used[throttle] = effects
         throttle.take(percent)
         if percent != self.percent:
             structlog.get_logger().info("throttle", percent=percent)
@@ -65,7 +74,8 @@ class Slowing:
         for throttle in list(self._used):
             try:
                 throttle.release()
-                self._used.remove(throttle)
+                for effect in self._used.pop(throttle):
+                    self._off_record(effect)
             except GuestError as error:
                 failed.append(error)
         if failed:

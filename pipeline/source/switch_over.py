@@ -36,6 +36,7 @@ class SwitchOver:
         """
         engine = self._engine
         engine.live.rate = 0
+        engine.disks.check_alone(engine.guest.process)
         engine.disks.guest_stands()
         if engine.tracking.scans:
             engine.scan()

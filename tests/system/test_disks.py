@@ -3,6 +3,7 @@
 import filecmp
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -196,7 +197,7 @@ def test_another_base_is_seen_before_anything_moves(files: Path) -> None:
     [
         ([], "1 disks come, the configuration here lists 0"),
         ([{"path": "disk0", "destination": "there0"}], "disks.0.base"),
-        ([{"path": "base", "base": "base"}], "is a base"),
+        ([{"path": "base", "base": "base"}], "is another one's, or a base"),
     ],
 )
 def test_a_destination_that_knows_of_none(
@@ -234,7 +235,7 @@ def test_no_base_is_written_over(files: Path) -> None:
     disks = [at(files), at(files, 1, base=base)]
     swapped = [{**disks[0], "destination": str(base)}, disks[1]]
     said = refused(files, settings(IDLE, disks=disks), settings(IDLE, disks=swapped))
-    assert f"disks.0.destination: {base} is a base" in said or "is locked" in said
+    assert f"disks.0.destination: {base} is another one's, or a base" in said
     assert base.read_bytes() == before
 
 
@@ -381,3 +382,98 @@ def test_a_killed_migration_leaves_no_disk(files: Path) -> None:
     assert whole
     assert not (files / "there0").exists()
     assert (files / "disk0").stat().st_size == 8 * MIB
+
+
+@pytest.mark.parametrize("where", ["gone", "another"])
+def test_a_destination_that_loses_its_name(files: Path, where: str) -> None:
+    """A disk that is complete, and that nobody can open."""
+    image(files / "disk0", 2 * MIB)
+    config, there = settings(IDLE, disks=[at(files)]), files / "there0"
+
+    def lose() -> None:
+        there.unlink()
+        if where == "another":
+            there.write_bytes(bytes(2 * MIB))
+
+    destination = Destination(config, files)
+    with synthetic_guest(config) as guest:
+        here = leave(
+            config,
+            destination.uri,
+            guest,
+            at_first=lambda source: behind_the_last_page(source, lose),
+        )
+        assert guest.run_state() == "running"
+    assert "is not the file any more that the disk has come to" in str(here.error_desc)
+    destination.result()
+
+
+def test_a_write_while_it_waits_for_the_commit(files: Path) -> None:
+    """Minutes in which nobody looks."""
+    disk = image(files / "disk0", 2 * MIB)
+    config = settings(IDLE, disks=[at(files)], capabilities={"pause-before-switchover": True})
+    there = Destination(config, files)
+
+    def look(coordinator: Coordinator) -> None:
+        if coordinator._status.status == "pre-switchover" and not coordinator.go_on.is_set():
+            with disk.open("r+b") as file:
+                os.pwrite(file.fileno(), b"late", MIB)
+            coordinator.go_on.set()
+
+    with synthetic_guest(config) as guest:
+        here = leave(config, there.uri, guest, on_tick=look)
+        assert (here.status, guest.run_state()) == ("failed", "running")
+    assert "was written while the guest stood still" in str(here.error_desc)
+    there.result()
+
+
+MAPS = """
+import mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+print(1, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_that_somebody_else_has_mapped(files: Path) -> None:
+    """Writes that change no time of the file."""
+    disk, config = image(files / "disk0", 2 * MIB), settings(IDLE, disks=[at(files)])
+    nowhere = Uri("unix", path=str(files / "control"))
+    with python(MAPS, str(disk)) as (process, _):
+        here = migrate(Config.model_validate(config), nowhere, nobody)
+    assert (here.status, here.guest_alive) == ("failed", "source")
+    assert f"process {process.pid} has disk {disk} mapped for writing" in str(here.error_desc)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are made by root")
+def test_a_file_that_the_kernel_has_is_left_alone(files: Path) -> None:
+    """A file system that is mounted, overwritten."""
+    image(files / "disk0", 2 * MIB)
+    there = image(files / "there0", 2 * MIB, 5)
+    before = there.read_bytes()
+    made = subprocess.run(
+        ["losetup", "-f", "--show", str(there)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device can be had: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        said = refused(files, settings(IDLE, disks=[at(files)]))
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+    assert f"{Path(device).name} has {there}: it is in use" in said
+    assert there.read_bytes() == before
+
+
+def test_nothing_is_changed_before_all_are_looked_at(files: Path) -> None:
+    """The first of two images, lost for the second one."""
+    base = image(files / "base", 2 * MIB)
+    for number in (0, 1):
+        differ(files / f"disk{number}", base, 0.1)
+    there = image(files / "there0", 2 * MIB, 5)
+    image(files / "there1", 3 * MIB, 6)
+    before = there.read_bytes()
+    disks = [at(files, 0, base=base), at(files, 1)]
+    assert "there1 has" in refused(files, settings(IDLE, disks=disks))
+    assert there.read_bytes() == before

@@ -3,6 +3,7 @@
 import filecmp
 import mmap
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ from protocol.limits import PAGE_BYTES
 from tests.pipeline.guests.helpers import python, wait_until
 from tests.pipeline.holding import HOLDS
 from tests.pipeline.source.test_tracking import SEES_ALL
-from tests.system.migrations import MIB, Destination, both_ends, migrate, settings
+from tests.system.migrations import MIB, Command, Destination, both_ends, migrate, settings
 
 CODECS = ("none", "zlib", "zstd", "lz4")
 WRITES_ALL_THE_TIME = """
@@ -250,3 +251,20 @@ def test_a_quiet_file_that_somebody_wrote_to_and_closed(folder: Path, shm: Path)
     here, there = both_ends(config, folder, watch=write_once)
     assert (here.status, there.status) == ("failed", "failed")
     assert here.error_desc == f"{source} is being written"
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.1])
+def test_a_signal_that_comes_too_late_cancels_nothing(
+    folder: Path, shm: Path, after_s: float
+) -> None:
+    """ "cancelled" of a guest that was given away: its user lets the source go on."""
+    memory = image(shm / "memory")
+    with python(WRITES_ALL_THE_TIME, str(memory)) as (writer, _):
+        config = settings(file_guest(memory, writer.pid), to=shm / "there")
+        with Command(folder, "run", config=config) as run:
+            run.wait_for("completed")
+            time.sleep(after_s)
+            run.process.send_signal(signal.SIGINT)
+            result = run.result()
+    assert result.status == "completed", run
+    assert result.downtime is not None

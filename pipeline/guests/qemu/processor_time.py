@@ -25,10 +25,11 @@ class Kind:
     how: str
     threads: str
     limit: str
+    no_limit: str
 
 
-V1 = Kind("cgroup v1", "tasks", "cpu.cfs_quota_us")
-V2 = Kind("cgroup v2", "cgroup.threads", "cpu.max")
+V1 = Kind("cgroup v1", "tasks", "cpu.cfs_quota_us", "-1")
+V2 = Kind("cgroup v2", "cgroup.threads", "cpu.max", "max")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def remove_group(group: Path) -> None:
     kind = V2 if (group / V2.threads).exists() else V1
     try:
         with suppress(FileNotFoundError):
+            # First: a thread that is moved with its time used up stands still for a second more.
+            (group / kind.limit).write_text(kind.no_limit)
             for thread in (group / kind.threads).read_text().split():
                 _move(int(thread), group.parent / kind.threads)
             group.rmdir()

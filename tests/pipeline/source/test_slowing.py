@@ -9,7 +9,7 @@ from pipeline.source.slowing import Slowing
 from protocol.errors import GuestError, MigrationError
 
 
-@dataclass
+@dataclass(eq=False)
 class Means:
     """A Throttle that fails when it is told to."""
 
@@ -42,6 +42,10 @@ class Guest:
     def __init__(self, *means: Means) -> None:
         self.means = means
 
+    def run_state(self) -> str:
+        """It runs."""
+        return "running"
+
     def throttles(self) -> tuple[Means, ...]:
         """Those; none that answer, where there are none."""
         if not self.means:
@@ -52,7 +56,8 @@ class Guest:
 def slowing(*means: Means) -> tuple[Slowing, list[AnyEffect]]:
     """Of a guest with those, and what is on record."""
     recorded: list[AnyEffect] = []
-    return Slowing(Guest(*means), recorded.append), recorded  # type: ignore[arg-type]
+    slow = Slowing(Guest(*means), recorded.append, recorded.remove)  # type: ignore[arg-type]
+    return slow, recorded
 
 
 def test_what_is_done_is_on_record_once() -> None:
@@ -66,6 +71,7 @@ def test_what_is_done_is_on_record_once() -> None:
     assert (slow.percent, slow.most, slow.by, one.taken) == (30, 30, "one", 30)
     slow.release()
     assert (slow.percent, slow.most, one.taken) == (0, 30, 0)
+    assert recorded == []
 
 
 def test_the_next_means_are_taken_and_both_are_given_back() -> None:
