@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 STARTUP = 4
 """Trials by chance, before anything is suggested."""
-ASKS = 50
-"""How often the same point may be suggested again, before one is drawn."""
+ASKS = 5
+"""How often what is known may be suggested, before a point is drawn."""
 
 
 def suggested(experiment: Experiment, journal: Journal, search: "Search") -> None:
@@ -87,8 +87,11 @@ class _Study:
                 return
 
     def _one(self) -> bool:
-        """Try one more point; whether there was one."""
-        for _ in range(ASKS):
+        """Try one more point; whether there was one. Where what is suggested is known, one by
+        chance."""
+        for number in range(2 * ASKS):
+            if number >= ASKS and (unseen := self._maybe_unseen()) is not None:
+                self._study.enqueue_trial(unseen)
             asked = self._study.ask()
             settings = {
                 name: _suggest(asked, name, dimension)
@@ -101,6 +104,15 @@ class _Study:
                 return True
             self._study.tell(asked, state=TrialState.FAIL)
         return False
+
+    def _maybe_unseen(self) -> dict[str, Value] | None:
+        """A point that was not tried, as optuna has it."""
+        space = self._experiment.space
+        for settings in drawn(space, self._experiment.search.seed):
+            params = {name: _param(space[name], value) for name, value in settings.items()}
+            if str(sorted(params.items())) not in self._known:
+                return params
+        return None
 
     def _tell(self, asked: optuna.Trial, settings: Settings) -> None:
         experiment = self._experiment
@@ -137,12 +149,23 @@ def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
 
 
 def _of_list(trial: optuna.Trial, name: str, values: tuple[Value, ...]) -> Value:
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if not _have_an_order(values):
         chosen = trial.suggest_categorical(name, values)
         assert chosen is not None, "one of the values"
         return chosen
     rising = sorted(values, key=float)
     return rising[trial.suggest_int(name, 0, len(rising) - 1)]
+
+
+def _have_an_order(values: tuple[Value, ...]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _param(dimension: Dimension, value: Value) -> Value:
+    """What stands for a value: of numbers in a list, their place."""
+    if isinstance(dimension, Range) or not _have_an_order(dimension):
+        return value
+    return sorted(dimension, key=float).index(value)
 
 
 def _by_how_much(constraint: Constraint, medians: Measures) -> float:
