@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from pipeline.config.environment import check_pace
 from pipeline.config.fields import cache_refusal, cache_size
-from pipeline.config.model import Config, FileGuest, Parameters, Section
+from pipeline.config.model import Config, Parameters, Section
 from protocol.errors import ConfigError
 from protocol.uri import Uri
 
@@ -52,17 +53,11 @@ class Adjustable:
 
     def check(self, uri: Uri) -> None:
         """ConfigError for what is asked for and cannot be."""
-        capabilities, then = self.config.capabilities, self.config.convergence.then
-        if capabilities.xbzrle:
+        if self.config.capabilities.xbzrle:
             self._check_xbzrle(uri)
         if self.config.disks and uri.scheme == "file":
             raise ConfigError("disks: a saved guest takes none along")
-        if isinstance(self.config.guest, FileGuest):
-            refusal = "memory that is a file has no processors to take time from"
-            if capabilities.auto_converge:
-                raise ConfigError(f"capabilities.auto-converge: {refusal}")
-            if then == "throttle":
-                raise ConfigError(f"convergence.then: {refusal}")
+        check_pace(self.config)
 
     def _check_xbzrle(self, uri: Uri) -> None:
         """A saved guest is read back in whole pages."""

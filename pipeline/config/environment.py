@@ -34,11 +34,24 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
             f" {'the socket of a QEMU that waits' if is_qemu else 'none'} for guest.kind"
             f" {config.guest.kind}"
         )
+    if source:
+        check_pace(config)
     _allow_open_files(config)
     try:
         _check_paths(config, source=source, destination=destination)
     except (OSError, ValueError) as error:  # a name too long, or with a NUL
         raise ConfigError(f"a path that cannot be: {error}") from None
+
+
+def check_pace(config: Config) -> None:
+    """ConfigError for a guest that is to be slowed down and cannot be."""
+    if not isinstance(config.guest, FileGuest):
+        return
+    refusal = "memory that is a file has no processors to take time from"
+    if config.capabilities.auto_converge:
+        raise ConfigError(f"capabilities.auto-converge: {refusal}")
+    if config.convergence.then == "throttle":
+        raise ConfigError(f"convergence.then: {refusal}")
 
 
 def _check_paths(config: Config, *, source: bool, destination: bool) -> None:
@@ -162,4 +175,4 @@ def _check_target(key: str, target: Path) -> None:
 
 def _check_different(key: str, source: Path, target: Path) -> None:
     if source.samefile(target):
-        raise ConfigError(f"{key}: {target} is {source} itself, which is to be left alone")
+        raise ConfigError(f"{key}: {target} is {source} itself: another path is needed")

@@ -191,7 +191,7 @@ def _tell(document: Document, mistake: ErrorDetails, words: Words) -> tuple[bool
 
 def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
     """Where it is in the file; pydantic names a guest's kind as well, which is no key."""
-    loc: tuple[object, ...] = mistake["loc"]
+    loc = tuple(part for part in mistake["loc"] if "[" not in str(part))  # one kind of several
     if mistake["type"].startswith("union_tag"):
         return (*loc, "kind")
     if mistake["type"] == "misfit":

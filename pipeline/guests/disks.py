@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from pipeline.extents import data_extents
 from pipeline.file_users import users_of
@@ -55,6 +56,11 @@ def open_disk(number: int, path: Path, base: Path | None) -> LeavingDisk:
         pages = _pages(path, fd, f"disks.{number}.path")
         lock(fd, path, shared=True)
         base_fd = None if base is None else open_image(base, f"disks.{number}.base", os.O_RDONLY)
+        if base_fd is not None and os.fstat(base_fd).st_size < pages * PAGE_BYTES:
+            structlog.get_logger().warning(
+                f"disks.{number}.base: {base} has {os.fstat(base_fd).st_size} bytes, the disk"
+                f" {pages * PAGE_BYTES}: what is behind its end moves whole"
+            )
     except BaseException:
         os.close(fd)
         raise

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.config.fields import Between, Rate
 from pipeline.config.model import Section
+from pipeline.config.units import format_bytes
 from pipeline.laboratory.measures import Constraint, Objective
 
 Value = str | int | float | bool
@@ -67,10 +68,10 @@ class Link(Section):
 
     @property
     def name(self) -> str:
-        """For people: Mbit/s, and ms where there are some."""
+        """For people: its bandwidth, and ms where there are some."""
         if not self.bandwidth:
             return "no limit"
-        return f"{self.bandwidth * 8 / 1e6:g} Mbit/s" + (f", {self.rtt:g} ms" if self.rtt else "")
+        return f"{format_bytes(self.bandwidth)}/s" + (f", {self.rtt:g} ms" if self.rtt else "")
 
 
 class Search(Section):

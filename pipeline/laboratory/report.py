@@ -58,6 +58,8 @@ def _best(page: Page, experiment: Experiment, standings: Standings) -> None:
     page.words(
         f"Medians of {experiment.repeat} repetitions, in an order by chance; those of one setting"
         f" lie {noise:.1%} apart: smaller differences are ties."
+        if experiment.repeat > 1
+        else "Of one repetition each: how far others would lie from it is not known."
     )
     ranked = standings.ranked(objective)
     names = list(experiment.space)

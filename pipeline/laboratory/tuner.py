@@ -19,8 +19,9 @@ from pipeline.laboratory.trials import Row
 from protocol.errors import ConfigError
 
 
-def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> str:
-    """Make the experiment of the file `path` into the folder `out`; what came of it, in words.
+def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool]:
+    """Make the experiment of the file `path` into the folder `out`; what came of it, in words, and
+    whether a setting did.
 
     ConfigError for what is wrong with it, or with the folder; what was made until then is kept.
     """
@@ -34,6 +35,9 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> str:
         try:
             laboratory = Laboratory(experiment, out / "trial")
             Search(experiment, journal, laboratory.make, progress.told).run()
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{len(journal.rows)} trials are kept: --resume goes on\n")
+            raise
         finally:
             _write(out, experiment, journal.rows)
         return _words(out, experiment, journal.rows)
@@ -109,19 +113,19 @@ def _about(experiment: Experiment, standings: Standings, best: list[Standing]) -
     for place in standings.places:
         figure = shown(objective, best[0].medians(place)[objective])
         link = experiment.links[place[1]].name
-        lines.append(f"guest {place[0]}, {link}: {figure}, spread"
-                     f" {best[0].spread(place, objective):.1%}")  # fmt: skip
+        apart = f", spread {best[0].spread(place, objective):.1%}" if experiment.repeat > 1 else ""
+        lines.append(f"guest {place[0]}, {link}: {figure}{apart}")
     if best[1:]:
         lines.append(f"ties with it: {len(best) - 1}, within the noise of"
                      f" {standings.noise(objective):.1%}")  # fmt: skip
     return "\n".join(lines)
 
 
-def _words(out: Path, experiment: Experiment, rows: list[Row]) -> str:
+def _words(out: Path, experiment: Experiment, rows: list[Row]) -> tuple[str, bool]:
     standings = Standings(rows, experiment.objectives, experiment.constraints)
     best = standings.best()
     if not best:
         why = "keeps the constraints" if any(row.measures for row in rows) else "has completed"
-        return f"no setting {why}; {out / 'trials.csv'} has all trials\n"
+        return f"no setting {why}; {out / 'trials.csv'} has all trials\n", False
     setting = "\n".join(f"  {key}: {value}" for key, value in best[0].settings.items())
-    return f"{_about(experiment, standings, best)}\n{setting}\n{out / 'best.yaml'}\n"
+    return f"{_about(experiment, standings, best)}\n{setting}\n{out / 'best.yaml'}\n", True

@@ -178,6 +178,7 @@ def _summary_rows(result: Result, alive: str | None) -> list[tuple[str, str | No
         ("total time", _ms(result.total_time)),
         ("downtime", _downtime(result)),
         ("on the wire", _wire(result)),
+        ("disks", _disks(result)),
         ("rounds", str(len(result.rounds)) if result.rounds else None),
         ("bottleneck", result.bottleneck),
         ("verified", _verified(result)),
@@ -205,6 +206,12 @@ def _wire(result: Result) -> str | None:
     if saved is None:
         return text
     return f"{text} for {format_bytes(result.ram.normal_bytes or 0)} of pages, ratio {saved:.2f}"
+
+
+def _disks(result: Result) -> str | None:
+    if result.disk is None:
+        return None
+    return f"{format_bytes(result.disk.total)}, {format_bytes(result.disk.transferred)} on the wire"
 
 
 def _alive(result: Result, lives_on: bool, stays_still: bool) -> str | None:

@@ -33,6 +33,9 @@ def tune(
             raise ConfigError(f"tune: needs {package}, found none: pip install 'pageferry[tune]'")
     from pipeline.laboratory.tuner import tune as tune_here
 
+    if not experiment.is_file():
+        raise ConfigError(f"{experiment}: cannot be read: no such file")
     folder = out or experiment.with_suffix(".results")
-    write_out(tune_here(experiment, folder, resume=resume, quiet=quiet))
-    return 0
+    words, found = tune_here(experiment, folder, resume=resume, quiet=quiet)
+    write_out(words)
+    return 0 if found else 1

@@ -114,3 +114,12 @@ def test_drawn_points_are_in_their_ranges_and_come_again() -> None:
         figures = [float(point[name]) for point in points]
         assert low <= min(figures) < max(figures) <= high
     assert {point["name"] for point in points} == {"x", "y"}
+
+
+def test_a_change_to_a_guest_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    """Another guest than the one that was asked for, in silence."""
+    base = "base: {guest: {kind: synthetic, memory: 16MiB, workload: {content: random}}}\n"
+    text = base + SPACE + "guests: [{workload: {dirty-rate: 3MiB}}]"
+    guest = config_of(loaded(tmp_path, text), {}, 0).guest
+    assert guest.kind == "synthetic"
+    assert (guest.workload.content, guest.workload.dirty_rate >> 20) == ("random", 3)
