@@ -1,6 +1,6 @@
 """Disks that move along with memory: raw images, each a block of pages behind the guest's own.
 
-Knows nothing of what a disk holds. A file that is there is never made longer or shorter.
+Knows nothing of what a disk holds. A file that is there keeps its size, but for an empty one.
 """
 
 import errno

@@ -3,13 +3,14 @@
 A line that was cut off by a crash is a trial that was not made.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from pipeline.laboratory.trials import Row
+from pipeline.laboratory.trials import Row, Trial
 from protocol.errors import ConfigError
 
 _DECODER = msgspec.json.Decoder(Row)
@@ -23,7 +24,7 @@ class Journal:
 
     def __init__(self, path: Path, experiment: str, *, resume: bool) -> None:
         self._path = path
-        self.rows: list[Row] = []
+        self._by_key: dict[str, Row] = {}
         try:
             self._open(experiment, resume=resume)
         except OSError as error:
@@ -37,12 +38,21 @@ class Journal:
             raise ConfigError(f"--out: {self._path} is there: --resume goes on with it")
         if first and first.decode(errors="replace") != experiment:
             raise ConfigError(f"--out: {self._path} is of another experiment")
-        self.rows = list(_decoded(lines, self._path))
+        self._by_key = {row.trial.key: row for row in _decoded(lines, self._path)}
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._fd, len(whole) + 1 if first else 0)
         os.lseek(self._fd, 0, os.SEEK_END)
         if not first:
             os.write(self._fd, experiment.encode() + b"\n")
+
+    @property
+    def rows(self) -> list[Row]:
+        """In the order in which they were made."""
+        return list(self._by_key.values())
+
+    def maybe_row(self, trial: Trial) -> Row | None:
+        """That of a trial, if it was made."""
+        return self._by_key.get(trial.key)
 
     def beside(self, name: str) -> Path:
         """A file of that name in the same folder."""
@@ -53,15 +63,15 @@ class Journal:
         line, end = msgspec.json.encode(row) + b"\n", os.lseek(self._fd, 0, os.SEEK_END)
         try:
             if os.write(self._fd, line) != len(line):
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fdatasync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, end)
             raise ConfigError(
                 f"{self._path} cannot be written: {error.strerror};"
-                f" {len(self.rows)} trials are kept"
+                f" {len(self._by_key)} trials are kept"
             ) from None
-        self.rows.append(row)
+        self._by_key[row.trial.key] = row
 
     def close(self) -> None:
         """Let go of it. Idempotent."""

@@ -22,9 +22,8 @@ MIB = 1 << 20
 SCALES = {"bytes": (MIB, "MiB"), "bytes/s": (MIB, "MiB/s")}
 
 
-def report(experiment: Experiment, rows: list[Row], about: str) -> str:
+def report(experiment: Experiment, rows: list[Row], standings: Standings, about: str) -> str:
     """All of it, as HTML; `about` is what is said first."""
-    standings = Standings(rows, experiment.objectives, experiment.constraints)
     page = Page(f"pageferry tune: {experiment.name}")
     page.words("; ".join(about.splitlines()) + ".")
     _best(page, experiment, standings)

@@ -52,9 +52,8 @@ class Search:
 
     def made(self, trial: Trial, in_all: int | None) -> Row:
         """The row of a trial: made now, unless it is there."""
-        for row in self._journal.rows:
-            if row.trial.key == trial.key:
-                return row
+        if (known := self._journal.maybe_row(trial)) is not None:
+            return known
         row = self._make(trial)
         self._journal.add(row)
         self._told(row, in_all)

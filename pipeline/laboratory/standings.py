@@ -8,7 +8,7 @@ are ties.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, inf, log
+from math import exp, log
 from statistics import mean, median
 from typing import Any
 
@@ -62,6 +62,7 @@ class Standings:
             standing.rows[trial.guest, trial.link].append(row)
         self.all = list(by_settings.values())
         self.places = sorted({place for one in self.all for place in one.rows})
+        self._counted = [one for one in self.all if self.keeps(one)]
 
     def noise(self, objective: str) -> float:
         """How far repetitions of one setting lie apart, as a share."""
@@ -81,22 +82,25 @@ class Standings:
                 return False
         return True
 
-    def score(self, standing: Standing, objective: Objective) -> float:
-        """How many times the best figure it takes, over all places (geometric mean); inf for one
-        that does not count."""
-        if not self.keeps(standing):
-            return inf
-        return exp(mean(self._log_ratio(standing, place, objective) for place in self.places))
-
-    def _log_ratio(self, standing: Standing, place: Place, objective: Objective) -> float:
-        counted = [one.medians(place)[objective] for one in self.all if self.keeps(one)]
-        best = min(counted) if objective.sign > 0 else max(counted)
-        return objective.sign * log(max(standing.medians(place)[objective], 1e-9) / max(best, 1e-9))
+    def _scores(self, objective: Objective) -> list[float]:
+        """Of those that count, how many times the best figure each takes, over all places
+        (geometric mean)."""
+        logs = [
+            [
+                objective.sign * log(max(one.medians(place)[objective], 1e-9))
+                for place in self.places
+            ]
+            for one in self._counted
+        ]
+        best = [min(column) for column in zip(*logs, strict=True)]
+        return [
+            exp(mean(mine - least for mine, least in zip(row, best, strict=True))) for row in logs
+        ]
 
     def ranked(self, objective: Objective) -> list[tuple[float, Standing]]:
         """Those that count, the best first, each with its score."""
-        scored = [(self.score(one, objective), one) for one in self.all]
-        return sorted((one for one in scored if one[0] < inf), key=lambda pair: pair[0])
+        scored = zip(self._scores(objective), self._counted, strict=True)
+        return sorted(scored, key=lambda pair: pair[0])
 
     def best(self) -> list[Standing]:
         """The best by the first objective, and behind it those that tie with it."""
@@ -105,14 +109,14 @@ class Standings:
 
     def pareto(self) -> list[Standing]:
         """Those that none other is at least as good as in all objectives, and better in one."""
-        scores = [
-            ([self.score(one, objective) for objective in self._objectives], one)
-            for one in self.all
-            if self.keeps(one)
+        scores = list(zip(*map(self._scores, self._objectives), strict=True))
+        return [
+            one
+            for mine, one in zip(scores, self._counted, strict=True)
+            if not any(_beats(other, mine) for other in scores)
         ]
-        return [one for mine, one in scores if not any(_beats(other, mine) for other, _ in scores)]
 
 
-def _beats(one: list[float], other: list[float]) -> bool:
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
     pairs = list(zip(one, other, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

@@ -39,8 +39,8 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
             sys.stderr.write(f"{len(journal.rows)} trials are kept: --resume goes on\n")
             raise
         finally:
-            _write(out, experiment, journal.rows)
-        return _words(out, experiment, journal.rows)
+            found = _written(out, experiment, journal.rows)
+        return found
 
 
 class Progress:
@@ -92,18 +92,24 @@ def shown(measure: str, figure: float) -> str:
     return f"{figure:.0f} ms" if unit == "ms" else f"{figure:.2f} {unit}"
 
 
-def _write(out: Path, experiment: Experiment, rows: list[Row]) -> None:
+def _written(out: Path, experiment: Experiment, rows: list[Row]) -> tuple[str, bool]:
+    """Write all results but the journal; as `tune`."""
     standings = Standings(rows, experiment.objectives, experiment.constraints)
+    best = standings.best()
+    about = _about(experiment, standings, best) if best else ""
     try:
         write_tables(out, experiment, rows)
-        best = standings.best()
-        about = _about(experiment, standings, best) if best else ""
         if best:
             write_best(out / "best.yaml", experiment, best[0], about)
         if rows:
-            (out / "report.html").write_text(report(experiment, rows, about))
+            (out / "report.html").write_text(report(experiment, rows, standings, about))
     except OSError as error:
         raise ConfigError(f"--out: {out}: {error.strerror}; trials.jsonl has the trials") from None
+    if not best:
+        why = "keeps the constraints" if any(row.measures for row in rows) else "has completed"
+        return f"no setting {why}; {out / 'trials.csv'} has all trials\n", False
+    setting = "\n".join(f"  {key}: {value}" for key, value in best[0].settings.items())
+    return f"{about}\n{setting}\n{out / 'best.yaml'}\n", True
 
 
 def _about(experiment: Experiment, standings: Standings, best: list[Standing]) -> str:
@@ -119,13 +125,3 @@ def _about(experiment: Experiment, standings: Standings, best: list[Standing]) -
         lines.append(f"ties with it: {len(best) - 1}, within the noise of"
                      f" {standings.noise(objective):.1%}")  # fmt: skip
     return "\n".join(lines)
-
-
-def _words(out: Path, experiment: Experiment, rows: list[Row]) -> tuple[str, bool]:
-    standings = Standings(rows, experiment.objectives, experiment.constraints)
-    best = standings.best()
-    if not best:
-        why = "keeps the constraints" if any(row.measures for row in rows) else "has completed"
-        return f"no setting {why}; {out / 'trials.csv'} has all trials\n", False
-    setting = "\n".join(f"  {key}: {value}" for key, value in best[0].settings.items())
-    return f"{_about(experiment, standings, best)}\n{setting}\n{out / 'best.yaml'}\n", True

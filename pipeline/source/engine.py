@@ -104,13 +104,13 @@ class SourceEngine:
                 self.statistics,
                 cancel,
                 on_tick,
-                len(guest.blocks),
+                self.disks.first,
             )
             self._opened = opened.pop_all()
 
     def dirty_map(self) -> DirtyMap:
         """A map of all blocks, with nothing marked."""
-        return DirtyMap(self.block_pages, len(self.guest.blocks))
+        return DirtyMap(self.block_pages, self.disks.first)
 
     def _open_live(self, opened: ExitStack, parameters: Parameters) -> None:
         self._live_fd = LiveSettings.memory()
@@ -185,7 +185,7 @@ class SourceEngine:
         )
         if sent is not None:
             sent.add(self.dirty)
-        self.statistics.disks.planned_pages += self.dirty.pages_from(len(self.guest.blocks))
+        self.statistics.disks.planned_pages += self.dirty.pages_from(self.disks.first)
         self.dispatcher.plan(self.dirty.take(self.config.batch_pages), pages)
 
     def scan(self) -> None:
@@ -252,7 +252,7 @@ class SourceEngine:
         """As `pending_bytes`, of disks alone."""
         disks = self.statistics.disks
         on_the_way = disks.planned_pages - disks.applied_pages
-        return (self.dirty.pages_from(len(self.guest.blocks)) + on_the_way) * PAGE_BYTES
+        return (self.dirty.pages_from(self.disks.first) + on_the_way) * PAGE_BYTES
 
     def close(self) -> None:
         """End workers, sockets and shared memory. Idempotent."""

@@ -21,7 +21,7 @@ class MovingDisks:
 
     def __init__(self, disks: list[LeavingDisk], first: int) -> None:
         self._disks = disks
-        self._first = first
+        self.first = first
         self.blocks = [disk.block for disk in disks]
         self.bases: dict[int, Hashes] = {}
         """By block number: the hashes of what the destination has before anything is sent."""
@@ -35,7 +35,7 @@ class MovingDisks:
     def infos(self, seed: int, tick: Callable[[], object]) -> list[DiskInfo]:
         """What the destination has to know; reads all bases, and calls `tick` meanwhile."""
         made = []
-        for number, disk in enumerate(self._disks, self._first):
+        for number, disk in enumerate(self._disks, self.first):
             digest = None
             if disk.base_fd is not None:
                 self.bases[number] = base_hashes(disk.base_fd, disk.block.pages, seed, tick)
@@ -48,7 +48,7 @@ class MovingDisks:
         found = [os.fstat(block.fd) for block in self.blocks]
         now_ns = [(status.st_mtime_ns, status.st_ctime_ns) for status in found]
         before_ns, self._times_ns = self._times_ns, now_ns
-        times = enumerate(zip(before_ns, now_ns, strict=True), self._first)
+        times = enumerate(zip(before_ns, now_ns, strict=True), self.first)
         return [number for number, (before, now) in times if before != now]
 
     def check_alone(self, guest: Process | None) -> None:
@@ -72,7 +72,7 @@ class MovingDisks:
         for disk in self._disks:
             disk.check_size()
         for number in self.written():
-            path = self._disks[number - self._first].path
+            path = self._disks[number - self.first].path
             raise GuestError(f"disk {path} was written while the guest stood still")
 
     def close(self) -> None:

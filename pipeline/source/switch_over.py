@@ -56,7 +56,7 @@ class SwitchOver:
             ((block, fresh[start : start + size]) for start in range(0, len(fresh), size)),
             len(fresh),
         )
-        of_disk = block >= len(self._engine.guest.blocks)
+        of_disk = block >= self._engine.disks.first
         self._engine.statistics.enlarge_round(len(fresh), of_disk=of_disk)
 
     def verify(self) -> None:

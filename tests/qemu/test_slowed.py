@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.guests.qemu.processor_time import ProcessorTime, maybe_parent
 from pipeline.leftovers.cleanup import cleanup
-from pipeline.records.processes import maybe_process
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import wait_until
 from tests.qemu.machine import Qemu
@@ -36,14 +35,11 @@ def processors(machine: Qemu) -> list[int]:
 
 def limit(machine: Qemu) -> ProcessorTime:
     """What takes time from the machine's processors; the test is skipped where nothing can."""
-    process = maybe_process(machine.process.pid)
-    assert process is not None
-    parent = maybe_parent(process.pid, processors(machine)[0])
+    pid, (thread,) = machine.process.pid, processors(machine)
+    parent = maybe_parent(pid, thread)
     if parent is None:
         pytest.skip("no cgroup can be made here for the threads of a process")
-    made = ProcessorTime(process, parent.kind.how, lambda: processors(machine))
-    made.effects()
-    return made
+    return ProcessorTime(pid, {thread: parent})
 
 
 def share(machine: Qemu) -> float:

@@ -5,12 +5,11 @@ Source of the interface: the kernel's documents cgroup-v1/sched-bwc and cgroup-v
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, SlowedThreads
 from protocol.errors import GuestError
 
@@ -41,27 +40,22 @@ class Parent:
 
 
 class ProcessorTime:
-    """A Throttle: each of the threads that `threads` lists gets a share of a processor at most."""
+    """A Throttle: each thread of process `pid` that `parents` has gets a share of a processor at
+    most."""
 
-    def __init__(self, process: Process, how: str, threads: Callable[[], Sequence[int]]) -> None:
-        self.how = how
-        self._process = process
-        self._threads = threads
-        self._groups: list[tuple[int, Kind, Path]] = []
+    def __init__(self, pid: int, parents: Mapping[int, Parent]) -> None:
+        self.how = next(iter(parents.values())).kind.how
+        self._groups = [
+            (thread, parent.kind, parent.path / f"pageferry-{pid}-{thread}")
+            for thread, parent in parents.items()
+        ]
 
     def effects(self) -> tuple[AnyEffect, ...]:
-        """The groups, those that the threads of now get; GuestError where one cannot be made."""
-        pid = self._process.pid
-        for thread in sorted(set(self._threads())):
-            parent = maybe_parent(pid, thread)
-            if parent is None:
-                raise GuestError(f"no group can be made for thread {thread}")
-            group = parent.path / f"pageferry-{pid}-{thread}"
-            self._groups.append((thread, parent.kind, group))
+        """The groups."""
         return (SlowedThreads(tuple(str(group) for _, _, group in self._groups)),)
 
     def take(self, percent: int) -> None:
-        """Limit the groups, and have the threads in them; behind `effects`."""
+        """Limit the groups, and have the threads in them."""
         quota_us = PERIOD_US * (100 - percent) // 100
         for thread, kind, group in self._groups:
             try:

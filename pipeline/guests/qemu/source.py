@@ -45,11 +45,12 @@ class QemuGuest(AttachedQemu):
     def throttles(self) -> list[Throttle]:
         """By its processors' time, where that can be limited here; else by turns."""
         pid, self._turns = self.process.pid, Turns(self._monitor)
-        parents = [maybe_parent(pid, thread) for thread in self._processors()]
-        kinds = {parent.kind.how for parent in parents if parent is not None}
-        if None in parents or not kinds:
+        threads = self._processors()
+        found = {thread: maybe_parent(pid, thread) for thread in threads}
+        parents = {thread: parent for thread, parent in found.items() if parent is not None}
+        if len(parents) < len(found) or not parents:
             return [self._turns]
-        self._limit = ProcessorTime(self.process, kinds.pop(), self._processors)
+        self._limit = ProcessorTime(pid, parents)
         return [self._limit, self._turns]
 
     def _processors(self) -> list[int]:
