@@ -185,13 +185,12 @@ def encode_result(result: Result) -> str:
     return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"
 
 
-def write_result(result: Result, path: str) -> None:
-    """`result` as JSON to the file `path`, whole or not at all; "-" is standard output.
+def write_whole(text: str, path: str) -> None:
+    """`text` to the file `path`, whole or not at all; "-" is standard output.
 
     What is no regular file (a pipe, /dev/null) is written to, not replaced. OSError
     where that cannot be done.
     """
-    text = encode_result(result)
     target = Path(path).resolve()
     if path == "-":
         write_out(text)

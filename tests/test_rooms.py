@@ -32,11 +32,11 @@ MAY_KNOW = {
     "source": {"config", "guests", "leftovers", "records", "streams"},
     "destination": {"config", "guests", "leftovers", "records", "streams"},
     "monitor": {"config", "destination", "guests", "source"},
-    "reports": set(),
+    "reports": {"config"},
     "laboratory": {"config", "records", "reports"},
     "shell": {
         *("config", "destination", "guests", "laboratory", "leftovers", "monitor", "records"),
-        "source",
+        *("reports", "source"),
     },
 }
 """Of each folder of the pipeline: which others it may import."""

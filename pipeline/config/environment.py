@@ -27,7 +27,7 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
     check_codec(config.effective_codec)
     is_qemu, waits = isinstance(config.guest, QemuGuest), config.destination.qmp is not None
     if is_qemu or waits:
-        _check_package("kind: qemu", "qemu.qmp")
+        check_package("kind: qemu", "qemu.qmp")
     if source and destination and is_qemu != waits:
         raise ConfigError(
             f"destination.qmp: {'found' if waits else 'found none'}, expected"
@@ -127,7 +127,8 @@ def check_codec(codec: str) -> None:
         raise _needs(f"codec: {codec}", package)
 
 
-def _check_package(what: str, package: str) -> None:
+def check_package(what: str, package: str) -> None:
+    """ConfigError, where `what` needs a package that is not installed."""
     with suppress(ModuleNotFoundError):  # of a package in none
         if find_spec(package) is not None:
             return

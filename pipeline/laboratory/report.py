@@ -5,13 +5,13 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from pipeline.laboratory.advice import advice
 from pipeline.laboratory.experiment import Experiment
 from pipeline.laboratory.measures import UNITS, Objective
 from pipeline.laboratory.standings import Place, Standing, Standings
 from pipeline.laboratory.tables import environment
 from pipeline.laboratory.trials import Row
 from pipeline.reports import charts
+from pipeline.reports.advice import advice
 from pipeline.reports.page import Page
 
 PAIRS = 6

@@ -51,6 +51,18 @@ def lines(
         return _finished(figure, axes, across, up, legend=len(series) > 1)
 
 
+def stacked(series: Mapping[str, Sequence[float]], names: Sequence[str], across: str) -> str:
+    """A bar for each of `names`, made of a piece of each series, one behind the other."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(7, 1.2 + 0.4 * len(names))
+        begins = [0.0] * len(names)
+        for number, (name, pieces) in enumerate(series.items()):
+            axes.barh(names, pieces, left=begins, color=SERIES[number % len(SERIES)], label=name)
+            begins = [begin + piece for begin, piece in zip(begins, pieces, strict=True)]
+        axes.invert_yaxis()
+        return _finished(figure, axes, across, "", legend=True)
+
+
 def scatter(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
     """Points, in groups."""
     with mpl.rc_context(_STYLE):
@@ -97,7 +109,7 @@ def _finished(figure: Figure, axes: Axes, across: str, up: str, *, legend: bool)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     if legend:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", frameon=False, ncols=8)
     written = StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     drawing = written.getvalue()

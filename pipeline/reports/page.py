@@ -65,11 +65,12 @@ class Page:
 
 
 def _row(cells: Sequence[object], *, is_best: bool) -> str:
-    made = "".join(
-        f'<td class="number">{cell:,.6g}</td>'
-        if isinstance(cell, int | float) and not isinstance(cell, bool)
-        else f"<td>{escape(str(cell))}</td>"
-        for cell in cells
-    )
     kind = ' class="best"' if is_best else ""
-    return f"<tr{kind}>{made}</tr>"
+    return f"<tr{kind}>{''.join(map(_cell, cells))}</tr>"
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        return f"<td>{escape(str(cell))}</td>"
+    figure = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.6g}"
+    return f'<td class="number">{figure}</td>'

@@ -16,7 +16,16 @@ from pipeline.config.loading import load_config
 from pipeline.config.model import Config, SyntheticGuest
 from pipeline.shell import tools
 from pipeline.shell.lines import LogFormat, LogFormatOption, asked_for, complain
-from pipeline.shell.options import ConfigPath, JsonPath, Metrics, QmpPath, Quiet, Sets, UriOption
+from pipeline.shell.options import (
+    ConfigPath,
+    JsonPath,
+    Metrics,
+    QmpPath,
+    Quiet,
+    ReportPath,
+    Sets,
+    UriOption,
+)
 from pipeline.shell.performing import Asked, perform
 from pipeline.shell.tune import tune
 from protocol.errors import ConfigError, MigrationError
@@ -59,6 +68,7 @@ def run(
     qmp: QmpPath = None,
     sets: Sets = None,
     json_path: JsonPath = None,
+    report: ReportPath = None,
     metrics: Metrics = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
@@ -69,6 +79,7 @@ def run(
     pageferry run configs/quickstart.yaml
     pageferry run configs/quickstart.yaml --set parameters.compress-level=6 --json -
     pageferry run configs/quickstart.yaml --metrics 9100 --log-format json
+    pageferry run configs/quickstart.yaml --report quickstart.html
     """
     loaded = load_config(config, sets or [])
     _check_driven(loaded, qmp)
@@ -78,7 +89,7 @@ def run(
     return perform(
         lambda observer: run_here(loaded, qmp, observer),
         "source",
-        Asked(json_path, quiet, log_format, metrics),
+        Asked(json_path, report, quiet, log_format, metrics),
         lives_on=loaded.destination.socket is not None,
     )
 
@@ -101,6 +112,7 @@ def incoming(
     ] = None,
     sets: Sets = None,
     json_path: JsonPath = None,
+    report: ReportPath = None,
     metrics: Metrics = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
@@ -124,7 +136,7 @@ def incoming(
     return perform(
         lambda observer: serve_destination(loaded, listen, qmp, stay, observer),
         "destination",
-        Asked(json_path, quiet, log_format, metrics),
+        Asked(json_path, report, quiet, log_format, metrics),
         lives_on=loaded.destination.socket is not None,
     )
 
@@ -139,6 +151,7 @@ def migrate(
     ] = False,
     sets: Sets = None,
     json_path: JsonPath = None,
+    report: ReportPath = None,
     metrics: Metrics = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
@@ -170,7 +183,7 @@ def migrate(
             loaded, to, qmp, observer, on_each=lambda result: keep("source", result)
         ),
         "source",
-        Asked(json_path, quiet, log_format, metrics),
+        Asked(json_path, report, quiet, log_format, metrics),
         keeps=not wait,
         lives_on=not isinstance(guest, SyntheticGuest) or guest.socket is not None,
     )

@@ -21,6 +21,10 @@ UriOption = Annotated[
 JsonPath = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result there; - is stdout.")
 ]
+ReportPath = Annotated[
+    str | None,
+    typer.Option("--report", metavar="PATH.html", help="Write a page about it there, with charts."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")]
 QmpPath = Annotated[
     Path | None,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline.config.environment import check_package
 from pipeline.progress import Observer, Progress
 from pipeline.records.store import make_state_folder
-from pipeline.result import Result, exit_code, why_not_good, write_out, write_result
+from pipeline.result import Result, encode_result, exit_code, why_not_good, write_out, write_whole
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.lines import LogFormat, complain
 from pipeline.signals import cancelled_by_signals, interrupted_once
@@ -23,6 +24,7 @@ class Asked:
     """What a command that migrates may be asked for, whatever end it is."""
 
     json_path: str | None = None
+    report_path: str | None = None
     quiet: bool = False
     log_format: LogFormat = LogFormat.TEXT
     metrics: str | None = None
@@ -40,8 +42,7 @@ def perform(
 
     `lives_on`: the guest is no part of the command, and does not end with it.
     """
-    if asked.json_path is not None and asked.json_path != "-":
-        _check_writable(Path(asked.json_path))
+    _check_asked(asked)
     from pipeline.logs import configure_logging
     from pipeline.records.history import keep
 
@@ -61,7 +62,11 @@ def _show(result: Result, asked: Asked, **about: bool) -> None:
 
     try:
         if asked.json_path is not None:
-            write_result(result, asked.json_path)
+            write_whole(encode_result(result), asked.json_path)
+        if asked.report_path is not None:
+            from pipeline.reports.migration import migration_report
+
+            write_whole(migration_report(result), asked.report_path)
         if result.status is Status.COMPLETED and not asked.quiet and asked.json_path != "-":
             write_out(summary(result, **about))
     except OSError as error:  # the guest is where it is, whatever becomes of the words about it
@@ -120,7 +125,16 @@ def _report_end(result: Result, log_format: LogFormat) -> int:
     return code
 
 
-def _check_writable(path: Path) -> None:
+def _check_asked(asked: Asked) -> None:
+    """ConfigError for what could not be written when the migration is over."""
+    if asked.json_path is not None and asked.json_path != "-":
+        _check_writable("--json", Path(asked.json_path))
+    if asked.report_path is not None:
+        check_package("--report", "matplotlib")
+        _check_writable("--report", Path(asked.report_path))
+
+
+def _check_writable(option: str, path: Path) -> None:
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
-        raise ConfigError(f"--json: {path} cannot be written")
+        raise ConfigError(f"{option}: {path} cannot be written")

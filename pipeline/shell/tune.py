@@ -1,11 +1,11 @@
 """`pageferry tune`: throughput tuning experiments."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.config.environment import check_package
 from pipeline.result import write_out
 from pipeline.shell.options import Quiet
 from protocol.errors import ConfigError
@@ -29,8 +29,7 @@ def tune(
     pageferry tune configs/experiments/level-threads.yaml --out /tmp/levels --resume
     """
     for package in ("optuna", "polars"):
-        if find_spec(package) is None:
-            raise ConfigError(f"tune: needs {package}, found none: pip install 'pageferry[tune]'")
+        check_package("tune", package)
     from pipeline.laboratory.tuner import tune as tune_here
 
     if not experiment.is_file():

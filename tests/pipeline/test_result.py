@@ -18,7 +18,7 @@ from pipeline.result import (
     Stages,
     encode_result,
     exit_code,
-    write_result,
+    write_whole,
 )
 from protocol.status import Status
 
@@ -93,7 +93,7 @@ def test_written_to_a_file(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_text("old")
     old = path.open()
-    write_result(FULL, str(path))
+    write_whole(encode_result(FULL), str(path))
     assert json.loads(path.read_text()) == fields()
     assert old.read() == "old"
     old.close()
@@ -108,13 +108,13 @@ def test_failing_to_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="full"):
-        write_result(FULL, str(tmp_path / "out.json"))
+        write_whole(encode_result(FULL), str(tmp_path / "out.json"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_written_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     """A file called "-"."""
-    write_result(FULL, "-")
+    write_whole(encode_result(FULL), "-")
     assert json.loads(capsys.readouterr().out) == fields()
     assert not Path("-").exists()
 
@@ -125,7 +125,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_result(FULL, str(pipe))
+        write_whole(encode_result(FULL), str(pipe))
         assert json.loads(os.read(reader, 1 << 16)) == fields()
     finally:
         os.close(reader)

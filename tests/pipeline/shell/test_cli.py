@@ -148,6 +148,15 @@ def test_json_on_standard_output(
     assert json.loads(capsys.readouterr().out)["total-time"] == 1234
 
 
+def test_a_report_is_a_page(file: str, engine: Engine, tmp_path: Path) -> None:
+    """A report that is left out where it is needed most: after a failure."""
+    page = tmp_path / "page.html"
+    engine.end = Result(status=Status.FAILED, error_desc="it broke")
+    assert run_command(["run", file, "--report", str(page)]) == 1
+    assert "it broke" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".html"] == ["page.html"]
+
+
 def test_json_in_a_file(
     engine: Engine, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +240,7 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
         (["run", "FILE", "--set", "parameters.compress-level=10"], "--set: parameters.compress-le"),
         (["run", "FILE", "--json", "/no/folder/x"], "--json: /no/folder/x cannot be written"),
         (["run", "FILE", "--json", "/"], "--json: / cannot be written"),
+        (["run", "FILE", "--report", "/no/x.html"], "--report: /no/x.html cannot be written"),
         (
             ["run", "FILE", "--set", "capabilities.pause-before-switchover=true"],
             "capabilities.pause-before-switchover: found true, expected --qmp PATH with it",
