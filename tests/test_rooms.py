@@ -34,7 +34,10 @@ MAY_KNOW = {
     "monitor": {"config", "destination", "guests", "source"},
     "reports": {"config"},
     "laboratory": {"config", "records", "reports"},
+    "batch": {"config"},
+    "cluster": {"batch", "config", "leftovers", "monitor", "records"},
     "shell": {
+        *("batch", "cluster"),
         *("config", "destination", "guests", "laboratory", "leftovers", "monitor", "records"),
         *("reports", "source"),
     },

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError, YAMLWarning
 
 from pipeline.config.model import (
@@ -90,9 +90,9 @@ class Document:
         node: Any = self.data
         line = 1
         for key in keys:
-            if not isinstance(node, CommentedMap) or key not in (node.lc.data or {}):
+            if not isinstance(node, CommentedMap | CommentedSeq) or key not in (node.lc.data or {}):
                 break
-            line = node.lc.key(key)[0] + 1
+            line = (node.lc.key if isinstance(node, CommentedMap) else node.lc.item)(key)[0] + 1
             node = node[key]
         return line
 

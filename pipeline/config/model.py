@@ -113,8 +113,10 @@ class QemuGuest(Section):
 
 class Destination(Section):
     """Where memory lands: a file, or None for an anonymous memory file; or the `socket` at which
-    a synthetic guest waits to be filled, or the `qmp` socket of a QEMU that does."""
+    a synthetic guest waits to be filled, or the `qmp` socket of a QEMU that does. Only a guest of
+    that `name` is let in, None: any."""
 
+    name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     path: FilePath | None = None
     socket: FilePath | None = None
     qmp: FilePath | None = None

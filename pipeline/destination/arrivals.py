@@ -34,6 +34,9 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
     path, socket, qmp = config.destination.path, config.destination.socket, config.destination.qmp
 
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
+        expected = config.destination.name
+        if expected not in (None, hello.name):
+            raise GuestError(f"guest {hello.name} comes, here {expected} is waited for")
         check_codec(hello.codec)
         if (hello.kind == "qemu") != (qmp is not None):
             if qmp is not None:

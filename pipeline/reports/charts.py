@@ -52,12 +52,14 @@ def lines(
 
 
 def stacked(series: Mapping[str, Sequence[float]], names: Sequence[str], across: str) -> str:
-    """A bar for each of `names`, made of a piece of each series, one behind the other."""
+    """A bar for each of `names`, made of a piece of each series, one behind the other; those of a
+    series whose name begins with _ are left empty."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7, 1.2 + 0.4 * len(names))
         begins = [0.0] * len(names)
         for number, (name, pieces) in enumerate(series.items()):
-            axes.barh(names, pieces, left=begins, color=SERIES[number % len(SERIES)], label=name)
+            colour = "none" if name.startswith("_") else SERIES[number % len(SERIES)]
+            axes.barh(names, pieces, left=begins, color=colour, label=name)
             begins = [begin + piece for begin, piece in zip(begins, pieces, strict=True)]
         axes.invert_yaxis()
         return _finished(figure, axes, across, "", legend=True)

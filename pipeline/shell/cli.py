@@ -14,7 +14,8 @@ from pipeline.config.environment import check_environment
 from pipeline.config.fields import absolute_uri
 from pipeline.config.loading import load_config
 from pipeline.config.model import Config, SyntheticGuest
-from pipeline.shell import tools
+from pipeline.shell import batch, tools
+from pipeline.shell.host import host
 from pipeline.shell.lines import LogFormat, LogFormatOption, asked_for, complain
 from pipeline.shell.options import (
     ConfigPath,
@@ -189,8 +190,10 @@ def migrate(
     )
 
 
+app.add_typer(batch.app, name="batch")
 for tool in (
     tune,
+    host,
     tools.guest,
     tools.history,
     tools.keygen,

@@ -1,0 +1,160 @@
+"""The dry run: the plan under a virtual clock, by the scheduler of the real run. Pure."""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.batch.moves import Move
+from pipeline.batch.plan import Plan
+from pipeline.batch.prediction import FULL_SPEED, RATIO, memory_rate, memory_to_send, seconds
+from pipeline.batch.schedule import Scheduler, budgets
+from pipeline.batch.shares import Shares
+
+OVERHEAD_S = 1.5
+"""Of an attempt that has a core for each of its ends: two commands start, and end."""
+
+
+@dataclass
+class Flight:
+    """A move under way in the forecast: seconds until it begins to send, bytes of memory left, and
+    how fast these leave."""
+
+    move: Move
+    destination: str
+    began_s: float
+    left: float
+    at_s: float
+    rate: float
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """When a move begins and ends, seconds from the start of the batch, and where it goes."""
+
+    move: Move
+    destination: str
+    began_s: float
+    ended_s: float
+
+
+@dataclass
+class Forecast:
+    """What a plan comes to: in the order in which moves end; those that never begin."""
+
+    foreseen: list[Foreseen] = field(default_factory=list)
+    stuck: list[Move] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The whole batch."""
+        return max((one.ended_s for one in self.foreseen), default=0.0)
+
+
+def predicted_alone(plan: Plan) -> Callable[[Move], float]:
+    """How long each takes with the link for itself (s); what orders them."""
+    limits = budgets(plan)
+
+    def alone(move: Move) -> float:
+        known = [limits[host] for host in (move.source, move.candidates[0]) if limits[host]]
+        share = min(known) if known else None
+        return OVERHEAD_S + seconds(move.memory, move.dirty_rate, move.codec, share)
+
+    return alone
+
+
+def link_limit(plan: Plan, wire_rate: Callable[[], float]) -> Callable[[str], int]:
+    """How many migrations a host's link carries: as many as are asked for, or by
+    `concurrency: auto` as many as `wire_rate`, the bytes/s of one that nothing holds back, fill."""
+    limits = budgets(plan)
+
+    def most(host: str) -> int:
+        if isinstance(plan.concurrency, int):
+            return plan.concurrency
+        if plan.concurrency is None or not limits[host]:
+            return 1_000_000
+        return max(1, int(limits[host] / wire_rate()))
+
+    return most
+
+
+def forecast(plan: Plan, moves: list[Move], *, cores: int | None = None) -> Forecast:
+    """The whole plan; `cores`: all hosts are one machine that has so many."""
+    return _Virtual(plan, moves, cores).run()
+
+
+class _Virtual:
+    """The clock, and what is under way by it."""
+
+    def __init__(self, plan: Plan, moves: list[Move], cores: int | None) -> None:
+        wire = FULL_SPEED / RATIO["zlib"]
+        limit = link_limit(plan, lambda: wire)
+        self._scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
+        self._shares = Shares(budgets(plan))
+        self._flights: dict[str, Flight] = {}
+        self._ends: list[tuple[float, int, str]] = []
+        self._cores = cores
+        self._now_s = 0.0
+        self._found = Forecast()
+
+    def run(self) -> Forecast:
+        """Until nothing is under way."""
+        self._begin()
+        while self._ends:
+            at_s, version, name = heapq.heappop(self._ends)
+            flight = self._flights.get(name)
+            if flight is None or flight.version != version:
+                continue
+            self._now_s = at_s
+            self._end(flight)
+            self._begin()
+        self._found.stuck = self._scheduler.waiting
+        return self._found
+
+    def _begin(self) -> None:
+        for start in self._scheduler.due(self._now_s):
+            move = start.move
+            self._shares.add(move.name, move.source, start.destination)
+            share = self._shares.of(move.name)
+            rate = memory_rate(move.codec, share)
+            left = memory_to_send(move.memory, move.dirty_rate, rate)
+            flight = Flight(
+                move, start.destination, self._now_s, left, self._now_s + self._overhead_s, rate
+            )
+            self._flights[move.name] = flight
+            self._plan_end(flight)
+            self._share_again(move.source, start.destination)
+
+    @property
+    def _overhead_s(self) -> float:
+        """Longer where the processors are shared by more ends than there are of them."""
+        if self._cores is None:
+            return OVERHEAD_S
+        return OVERHEAD_S * max(1.0, 2 * len(self._scheduler.running) / self._cores)
+
+    def _end(self, flight: Flight) -> None:
+        name = flight.move.name
+        del self._flights[name]
+        self._shares.remove(name)
+        self._scheduler.ended(name, arrived=True)
+        self._found.foreseen.append(
+            Foreseen(flight.move, flight.destination, flight.began_s, self._now_s)
+        )
+        self._share_again(flight.move.source, flight.destination)
+
+    def _share_again(self, source: str, destination: str) -> None:
+        """Who shares a link with one that came or went is faster, or slower, from now on."""
+        for name in self._shares.beside(source, destination):
+            flight = self._flights[name]
+            rate = memory_rate(flight.move.codec, self._shares.of(name))
+            if rate != flight.rate:
+                sent = max(0.0, self._now_s - flight.at_s) * flight.rate
+                flight.left = max(0.0, flight.left - sent)
+                flight.at_s = max(flight.at_s, self._now_s)
+                flight.rate = rate
+                self._plan_end(flight)
+
+    def _plan_end(self, flight: Flight) -> None:
+        flight.version += 1
+        at_s = flight.at_s + flight.left / flight.rate
+        heapq.heappush(self._ends, (at_s, flight.version, flight.move.name))

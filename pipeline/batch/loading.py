@@ -1,0 +1,190 @@
+"""From a plan's file to a Plan and its moves, or one line that says what is wrong, and where."""
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
+
+from pipeline.batch.moves import UNKNOWN_MEMORY, Move, Wanted, filled, merged, wanted
+from pipeline.batch.plan import (
+    Guest,
+    Hooks,
+    Host,
+    Limits,
+    Migration,
+    Plan,
+    Retries,
+    Timeouts,
+    Window,
+)
+from pipeline.config.loading import Document, read_document, validated
+from pipeline.config.model import Config, Section, SyntheticGuest
+from protocol.errors import ConfigError
+
+PLAN_SECTIONS: dict[str, type[Section]] = {
+    "hosts": Host,
+    "guests": Guest,
+    "migrations": Migration,
+    "limits": Limits,
+    "retries": Retries,
+    "timeouts": Timeouts,
+    "window": Window,
+    "hooks": Hooks,
+}
+OURS = ("name", "uri")
+"""Keys of a configuration that each attempt sets."""
+
+
+def load_plan(path: Path) -> tuple[Plan, list[Move]]:
+    """The plan in the file `path` and its moves; ConfigError, in one line, for every mistake."""
+    document = read_document(path)
+    plan = validated(document, Plan, PLAN_SECTIONS)
+    checks = _Checks(document, plan)
+    moves = [checks.move(one) for one in wanted(plan)]
+    checks.once(moves)
+    return plan, moves
+
+
+class _Checks:
+    """Of one plan: what no single key can be wrong in."""
+
+    def __init__(self, document: Document, plan: Plan) -> None:
+        self._document = document
+        self._plan = plan
+        for number, name in enumerate(plan.drain):
+            self._known(name, ("drain", number), "drain")
+
+    def fail(self, keys: tuple[object, ...], text: str) -> ConfigError:
+        """For the key at the end of `keys`."""
+        name = ".".join(map(str, keys))
+        return ConfigError(f"{self._document.where}:{self._document.line(keys)}: {name}: {text}")
+
+    def _known(self, host: str, keys: tuple[object, ...], _: str) -> None:
+        if host not in self._plan.hosts:
+            raise self.fail(keys, f"found {host!r}, expected one of the hosts:"
+                                  f" {', '.join(list(self._plan.hosts)[:20])}")  # fmt: skip
+
+    def move(self, one: Wanted) -> Move:
+        """What is wanted, as a move, once it was seen that it can be one."""
+        self._check_places(one)
+        settings = merged(self._plan.defaults, one.guest.config)
+        start = self._start(settings, one)
+        config = self._config(settings, one)
+        memory = self._memory(config, one)
+        guest = config.guest
+        rate = guest.workload.dirty_rate if isinstance(guest, SyntheticGuest) else 0
+        move = Move(
+            name=one.guest.name,
+            source=one.source,
+            candidates=one.candidates,
+            memory=memory,
+            dirty_rate=rate if one.guest.dirty_rate is None else one.guest.dirty_rate,
+            codec=config.effective_codec,
+            priority=one.guest.priority,
+            settings=settings,
+            start=start,
+            hooks=one.guest.hooks or self._plan.hooks,
+            where=one.where,
+        )
+        self._check_room(move)
+        return move
+
+    def _check_places(self, one: Wanted) -> None:
+        where, hosts = one.where, self._plan.hosts
+        self._known(one.source, (*where, "source"), one.guest.name)
+        for candidate in one.candidates:
+            self._known(candidate, (*where, "destination"), one.guest.name)
+        if one.source in one.candidates:
+            raise self.fail((*where, "destination"), f"found {one.source!r}, where"
+                            f" {one.guest.name} is already, expected another host")  # fmt: skip
+        if not one.candidates:
+            raise self.fail(("drain",), f"no host is left for {one.guest.name}")
+        for candidate in one.candidates:
+            self._check_keys(one, hosts[one.source], hosts[candidate], candidate)
+
+    def _check_keys(self, one: Wanted, here: Host, there: Host, name: str) -> None:
+        """Between machines nothing travels without keys that the other end trusts."""
+        security = merged(self._plan.defaults, one.guest.config).get("security", {})
+        if _is_loopback(there.address) or security.get("insecure") or security.get("keys"):
+            return
+        for host, host_name in ((here, one.source), (there, name)):
+            for field, value in (("keys", host.keys), ("key", host.key)):
+                if value is None:
+                    raise self.fail(("hosts", host_name, field), "found nothing, expected"
+                                    f" {'a file' if field == 'keys' else 'the public key'}:"
+                                    f" {one.guest.name} goes from {one.source} to {name},"
+                                    " and no end would trust the other")  # fmt: skip
+
+    def _start(self, settings: dict[str, Any], one: Wanted) -> tuple[str, ...] | None:
+        """`destination.start`, which is no key of a configuration: it is taken out of it."""
+        destination = dict(settings.get("destination") or {})
+        start = destination.pop("start", None)
+        if "destination" in settings:
+            settings["destination"] = destination
+        if start is None:
+            return None
+        if not isinstance(start, list) or not start or not all(isinstance(w, str) for w in start):
+            raise self.fail((*one.where, "config", "destination", "start"),
+                            "expected a list of words: a command")  # fmt: skip
+        return tuple(start)
+
+    def _config(self, settings: dict[str, Any], one: Wanted) -> Config:
+        keys = (*one.where, "config")
+        for key in OURS:
+            if key in settings:
+                raise self.fail((*keys, key), "found it, expected none: each attempt has its own")
+        words = words_of(one.guest.name, one.source, one.candidates[0], "0" * 32)
+        data = CommentedMap(filled(settings, words))
+        try:
+            return validated(Document("--set", data), Config)
+        except ConfigError as error:
+            raise self.fail(keys, f"{one.guest.name}: {str(error).removeprefix('--set: ')}") from (
+                None
+            )
+
+    def _memory(self, config: Config, one: Wanted) -> int:
+        if one.guest.memory is not None:
+            return one.guest.memory
+        guest = config.guest
+        return guest.memory if isinstance(guest, SyntheticGuest) else UNKNOWN_MEMORY
+
+    def _check_room(self, move: Move) -> None:
+        rooms = [self._plan.hosts[name].memory for name in move.candidates]
+        known = [room for room in rooms if room is not None]
+        if len(known) == len(rooms) and max(known) < move.memory:
+            raise self.fail((*move.where, "memory"), f"{move.name} has {move.memory} bytes, no host"
+                            f" that it may go to has room for more than {max(known)}")  # fmt: skip
+
+    def once(self, moves: list[Move]) -> None:
+        """ConfigError for a guest that is listed twice, or two that are one."""
+        seen: dict[str, str] = {}
+        for move in moves:
+            for what in _what_it_is(move):
+                if what in seen:
+                    raise self.fail((*move.where, "name"), f"found {what}, which is listed twice")
+                seen[what] = move.name
+
+
+def _what_it_is(move: Move) -> Iterator[str]:
+    """What names a guest, beside its name: where it answers at its source."""
+    yield repr(move.name)
+    guest = filled(move.settings, words_of(move.name, move.source, move.candidates[0], "")).get(
+        "guest", {}
+    )
+    for key in ("socket", "qmp", "path"):
+        if guest.get(key):
+            yield f"guest.{key} {guest[key]} at {move.source}"
+
+
+def words_of(name: str, source: str, destination: str, attempt: str) -> dict[str, str]:
+    """What may stand in braces in a configuration or command of the plan."""
+    return {"name": name, "source": source, "destination": destination, "attempt": attempt}
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,0 +1,154 @@
+"""A plan: many guests, many hosts, and by which rules the ones move over the others.
+
+Its file has the same rules as a configuration: unknown keys and wrong types are errors.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.fields import Between, FilePath, Rate, Size
+from pipeline.config.model import Section
+
+Argv = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+Seconds = Annotated[float, Between(0.1, 1e7)]
+Count = Annotated[int, Between(1, 1_000_000)]
+_CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
+
+
+class Hooks(Section):
+    """Commands at the destination's host, before what waits is started, and when all is over."""
+
+    before: Argv | None = None
+    after: Argv | None = None
+
+
+class Guest(Section):
+    """A guest: `config` lies over the plan's `defaults`; memory and dirty rate (bytes, bytes/s) are
+    for the forecast, where the configuration does not have them."""
+
+    name: Name
+    priority: Annotated[int, Between(-1000, 1000)] = 0
+    memory: Size | None = None
+    dirty_rate: Rate | None = None
+    config: Annotated[dict[str, Any], Field(default_factory=dict)]
+    hooks: Hooks | None = None
+
+
+class Migration(Guest):
+    """A guest, where it is, and where it may go: one host, or several of which one is chosen."""
+
+    source: Name
+    destination: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
+
+    @field_validator("destination", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class Host(Section):
+    """A machine. `address`: where its destinations listen; `link`: bytes/s each way, 0 for one that
+    nobody knows; `memory`: room for guests that come; `guests`: who lives there, for `drain`.
+    `keys` are its own keys, a file there, and `key` the public one. `inside`: what an embedded run
+    puts before the command that stands for the host, as `ip netns exec a`."""
+
+    address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    link: Rate = 0
+    memory: Size | None = None
+    guests: Annotated[tuple[Guest, ...], Field(strict=False)] = ()
+    keys: FilePath | None = None
+    key: Annotated[str, Field(min_length=1)] | None = None
+    inside: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
+class Limits(Section):
+    """Migrations at the same time: in all; from a host; to a host; over a host's link, each way."""
+
+    cluster: Count = 5
+    per_source: Count = 2
+    per_destination: Count = 2
+    per_link: Count = 1_000_000
+
+
+class Retries(Section):
+    """How often one that failed is tried again, `backoff` seconds behind the first failure and
+    `factor` times as many behind each other; not where its reason matches one of `not_on`."""
+
+    most: Annotated[int, Between(0, 100)] = 3
+    backoff: Seconds = 20
+    factor: Annotated[float, Between(1, 10)] = 2
+    not_on: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @field_validator("not_on")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"expected regular expressions: {error}") from None
+        return patterns
+
+
+class Timeouts(Section):
+    """Seconds: for what waits at the destination to be there, for an attempt, for a host that does
+    not answer."""
+
+    start: Seconds = 60
+    attempt: Seconds = 3600
+    host: Seconds = 60
+
+
+class Window(Section):
+    """The time of day, in UTC, in which attempts begin."""
+
+    opens: str
+    closes: str
+
+    @field_validator("opens", "closes")
+    @classmethod
+    def _is_a_time(cls, text: str) -> str:
+        if not _CLOCK.match(text):
+            raise ValueError("expected a time of day as '22:30'")
+        return text
+
+
+class Plan(Section):
+    """All of it. `bandwidth`: the most of each link that is used, bytes/s each way; 0: all."""
+
+    name: Name = "batch"
+    hosts: Annotated[dict[Name, Host], Field(min_length=1)]
+    migrations: Annotated[tuple[Migration, ...], Field(strict=False)] = ()
+    drain: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    defaults: Annotated[dict[str, Any], Field(default_factory=dict)]
+    limits: Limits = Limits()
+    bandwidth: Rate = 0
+    concurrency: Count | Literal["auto"] | None = None
+    retries: Retries = Retries()
+    timeouts: Timeouts = Timeouts()
+    order: Literal["longest-first", "shortest-first", "as-listed"] = "longest-first"
+    failure_policy: Literal["continue", "stop"] | Annotated[int, Between(0, 1_000_000)] = "continue"
+    window: Window | None = None
+    hooks: Hooks = Hooks()
+    scheduler: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("drain", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _moves_something(self) -> "Plan":
+        if not self.migrations and not self.drain:
+            raise ValueError("expected migrations, or a host to drain")
+        return self
+
+    @property
+    def most_failures(self) -> int | None:
+        """So many are borne; None for any number."""
+        if self.failure_policy == "continue":
+            return None
+        return 0 if self.failure_policy == "stop" else self.failure_policy

@@ -1,0 +1,183 @@
+"""The hosts, as Dask has them: a cluster that is embedded, or one that a plan names.
+
+A host is a worker with the resource `at:HOST`; what is to run there asks for one of it. Dask only
+places and tells: whatever it does twice, or forgets, is found by the attempt's folder on the host.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+from typing import Any
+
+import dask
+from distributed import Client, Future, LocalCluster, get_worker
+from distributed.security import Security
+
+from pipeline.batch.plan import Host, Plan
+from pipeline.cluster.launching import start_with_us
+from pipeline.records.processes import Process, maybe_process
+from protocol.errors import ConfigError, MigrationError
+
+TOPIC = "pageferry"
+ENDS_A_HOST = 64
+"""Tasks at the same time on one host: an end of a migration holds one until it is over."""
+UP_S = 60.0
+EMBEDDED = "embedded"
+Answer = Callable[[object], None]
+
+
+def resource(host: str) -> str:
+    """What a worker has that stands for `host`."""
+    return f"at:{host}"
+
+
+def tell(token: str, role: str, said: dict[str, Any]) -> None:
+    """From a task on a host: to whoever listens to the topic."""
+    get_worker().log_event(TOPIC, {**said, "token": token, "role": role})
+
+
+class Dask:
+    """The cluster of a plan, for as long as this lasts. ConfigError where it cannot be had."""
+
+    def __init__(self, plan: Plan, folder: Path, heard: Callable[[dict[str, Any]], None]) -> None:
+        self._hosts = plan.hosts
+        self._folder = folder
+        self._children: dict[str, Process | None] = {}
+        self._environment: Mapping[str, str] = {}
+        self._futures: set[Future[Any]] = set()
+        self._tls: TemporaryDirectory[str] | None = None
+        self._cluster: LocalCluster | None = None
+        named = plan.scheduler or EMBEDDED
+        if named.partition(":")[0] == EMBEDDED:
+            self._client = self._embedded(named.partition(":")[2] or "127.0.0.1")
+        else:
+            self._client = _connected(named)
+        self._client.subscribe_topic(TOPIC, lambda event: heard(event[1]))
+
+    def _embedded(self, address: str) -> Client:
+        """A scheduler in this process, to which nobody comes who does not have its keys: whoever
+        could, could run anything here."""
+        security = Security.temporary()
+        self._tls = TemporaryDirectory(prefix="pageferry-tls-")
+        self._environment = _written(security, Path(self._tls.name))
+        dask.config.set({"distributed.scheduler.allowed-failures": 0})
+        self._cluster = LocalCluster(
+            n_workers=0,
+            processes=False,
+            host=address,
+            protocol="tls",
+            security=security,
+            dashboard_address=None,
+            silence_logs=False,
+        )
+        client = Client(self._cluster)
+        self.look_after()
+        return client
+
+    @property
+    def cores(self) -> int | None:
+        """Where all hosts are this machine, its processors."""
+        return len(os.sched_getaffinity(0)) if self._cluster is not None else None
+
+    def look_after(self) -> list[str]:
+        """Start the embedded hosts that are not there; which these were."""
+        if self._cluster is None:
+            return []
+        gone = [
+            name
+            for name in self._hosts
+            if (process := self._children.get(name)) is None or not process.is_alive
+        ]
+        for name in gone:
+            self._children[name] = self._start(name, self._hosts[name])
+        return gone
+
+    def _start(self, name: str, host: Host) -> Process | None:
+        assert self._cluster is not None
+        command = [*host.inside, sys.executable, "-m", "pipeline", "host", name]
+        command += ["--scheduler", self._cluster.scheduler_address]
+        log = self._folder / f"host-{name}.log"
+        pid = start_with_us(command, log, partial(os.environ.update, self._environment))
+        return maybe_process(pid)
+
+    def wait_until_up(self) -> None:
+        """ConfigError where a host of the plan has no worker."""
+        until = monotonic() + (UP_S if self._cluster is not None else 1)
+        while missing := sorted(set(self._hosts) - self.up()):
+            if monotonic() > until:
+                raise ConfigError(
+                    f"scheduler: no worker has the resource {resource(missing[0])}: `pageferry host"
+                    f" {missing[0]} --scheduler ADDRESS` is one"
+                )
+            sleep(0.1)
+
+    def up(self) -> set[str]:
+        """The hosts that have a worker now."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        have = {name for worker in workers for name in worker.get("resources", {})}
+        return {host for host in self._hosts if resource(host) in have}
+
+    def run(
+        self, host: str, function: Callable[..., object], *arguments: object, then: Answer
+    ) -> None:
+        """Run it on a host; `then` is called, in another thread, with what it returns or raises."""
+        future = self._client.submit(
+            function, *arguments, resources={resource(host): 1}, pure=False, retries=0
+        )
+        self._futures.add(future)  # Dask forgets a task of which nobody has the future
+        future.add_done_callback(partial(self._answered, then))
+
+    def _answered(self, then: Answer, future: "Future[Any]") -> None:
+        self._futures.discard(future)
+        if future.status == "finished":
+            then(future.result())
+        else:
+            error = future.exception() if future.status == "error" else None
+            then(error or MigrationError(f"the host did not answer: {future.status}"))
+
+    def close(self) -> None:
+        """End what was started. Idempotent."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        if self._tls is not None:
+            self._tls.cleanup()
+
+
+def _connected(address: str) -> Client:
+    try:
+        return Client(address, timeout=UP_S / 6)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(f"scheduler: {address}: {error}") from None
+
+
+def _written(security: Security, folder: Path) -> Mapping[str, str]:
+    """Its keys as files, and how a worker is told of them."""
+    told = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+    keys = security.get_tls_config_for_role("worker")
+    for name, text in (
+        ("ca-file", keys["ca_file"]),
+        ("worker__cert", keys["cert"]),
+        ("worker__key", keys["key"]),
+    ):
+        path = folder / name
+        path.touch(0o600)
+        path.write_text(text)
+        told[f"DASK_DISTRIBUTED__COMM__TLS__{name.upper().replace('-', '_')}"] = str(path)
+    return told
+
+
+def check_scheduler(plan: Plan) -> None:
+    """ConfigError where the plan names a scheduler that lacks one of its hosts."""
+    if plan.scheduler is None or plan.scheduler.partition(":")[0] == EMBEDDED:
+        return
+    with TemporaryDirectory(prefix="pageferry-") as folder:
+        cluster = Dask(plan, Path(folder), lambda _: None)
+        try:
+            cluster.wait_until_up()
+        finally:
+            cluster.close()

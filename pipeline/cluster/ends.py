@@ -1,0 +1,184 @@
+"""One end of an attempt, on its host: begun once, waited for by whoever asks, and put right.
+
+Called by Dask in a thread of the host's process. Each function may be called again at any time, by
+a scheduler that lost an answer or by a conductor that lost its memory: it then finds what is there.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pipeline.cluster.folder import EndFolder, new_lines
+from pipeline.cluster.launching import reap, start_for_itself, start_with_us
+from pipeline.records.processes import Process, maybe_process
+from pipeline.result import Result
+from protocol.errors import MigrationError
+from protocol.session import Role
+
+LOOK_S = 0.05
+HOOK_S = 60.0
+END_S = 5.0
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Order(Struct, frozen=True):
+    """What an end is to be: `arguments` of the command, its configuration; at a destination the
+    commands before it (`hook`, `start`), and the socket that tells when what waits is there."""
+
+    token: str
+    role: Role
+    arguments: tuple[str, ...]
+    config: dict[str, Any]
+    hook: tuple[str, ...] | None = None
+    start: tuple[str, ...] | None = None
+    socket: str | None = None
+    start_s: float = 60
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Ended(Struct, frozen=True):
+    """How an end ended: `begun` is False where it never did, nor will; its result, if it left one;
+    its last words."""
+
+    begun: bool
+    result: Result | None = None
+    words: str = ""
+
+
+def attend(order: Order, tell: Tell) -> Ended:
+    """Begin the end, unless it was begun before, and wait until it is over. `tell` hears what its
+    log says meanwhile."""
+    folder = EndFolder(order.token, order.role)
+    if folder.claim():
+        try:
+            _begin(order, folder)
+        except (MigrationError, OSError, subprocess.SubprocessError) as error:
+            folder.forbid()
+            _end(folder.maybe_waiting())
+            return Ended(begun=False, words=str(error))
+    return _waited_for(folder, tell)
+
+
+def forbid(token: str, role: Role, tell: Tell) -> Ended:
+    """See that an end that has not begun never does; of one that has, wait until it is over."""
+    folder = EndFolder(token, role)
+    return Ended(begun=False) if folder.forbid() else _waited_for(folder, tell)
+
+
+def _begin(order: Order, folder: EndFolder) -> None:
+    environment = dict(order.environment)
+    if order.hook is not None:
+        run_hook(order.hook, folder.log, environment)
+    if order.start is not None:
+        _start_what_waits(order, folder)
+    folder.config.write_bytes(msgspec.json.encode(order.config))
+    role = "incoming" if order.role == "destination" else "migrate"
+    command = [sys.executable, "-m", "pipeline", role, str(folder.config), *order.arguments]
+    command += ["--json", str(folder.result_path), "--log-format", "json"]
+    command += ["--qmp", str(folder.qmp)] if order.role == "source" else []
+    start_with_us(command, folder.log, folder.begin)
+
+
+def run_hook(command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+    """MigrationError where it cannot be run, fails, or takes too long."""
+    try:
+        with log.open("ab") as words:
+            subprocess.run(
+                command,
+                check=True,
+                timeout=HOOK_S,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                env={**os.environ, **environment},
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MigrationError(f"hook {command[0]}: {error}") from None
+
+
+def _start_what_waits(order: Order, folder: EndFolder) -> None:
+    """MigrationError where it is not there in time, or its socket is somebody else's."""
+    assert order.start is not None
+    if order.socket is not None and _answers(order.socket):
+        raise MigrationError(f"somebody listens at {order.socket} already")
+    process = maybe_process(start_for_itself(order.start, folder.log))
+    if process is not None:
+        folder.note_waiting(process)
+    until = monotonic() + order.start_s
+    while order.socket is not None and not _answers(order.socket):
+        reap()
+        if monotonic() > until:
+            _end(process)
+            raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
+        sleep(LOOK_S)
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens there; a guest's socket keeps the borders of messages, a QEMU's
+    does not."""
+    for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_UNIX, kind) as client, suppress(OSError):
+            client.connect(path)
+            return True
+    return False
+
+
+def _waited_for(folder: EndFolder, tell: Tell) -> Ended:
+    """Its log is told while it lasts."""
+    at, process = 0, folder.maybe_process()
+    until = monotonic() + LOOK_S * 20
+    while process is None and monotonic() < until:  # whoever has claimed it is about to begin it
+        sleep(LOOK_S)
+        process = folder.maybe_process()
+    if process is None and folder.forbid():
+        return Ended(begun=False, words=folder.last_words())
+    while True:
+        reap()
+        alive = process is not None and process.is_alive
+        lines, at = new_lines(folder.log, at)
+        for line in lines[-20:]:
+            with suppress(msgspec.DecodeError):
+                tell(msgspec.json.decode(line, type=dict[str, Any]))
+        if not alive:
+            return Ended(begun=True, result=folder.maybe_result(), words=folder.last_words())
+        sleep(LOOK_S)
+
+
+def stop(token: str, role: Role) -> bool:
+    """Cancel an end, as far as it lets itself be cancelled; whether it was there."""
+    process = EndFolder(token, role).maybe_process()
+    if process is None or not process.is_alive:
+        return False
+    os.kill(process.pid, signal.SIGTERM)
+    return True
+
+
+def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
+    """At a destination to which no guest has come: end what waits there. Then the hook behind it
+    all."""
+    folder = EndFolder(token, "destination")
+    if environment["PAGEFERRY_OUTCOME"] != "arrived":
+        _end(folder.maybe_waiting())
+    if hook is not None:
+        run_hook(hook, folder.log, environment)
+
+
+def _end(process: Process | None) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = monotonic() + END_S
+        if process is None or not process.is_alive:
+            return
+        os.kill(process.pid, number)
+        while process.is_alive and monotonic() < until:
+            reap()
+            sleep(LOOK_S)

@@ -1,0 +1,59 @@
+"""Starts processes from a thread of many: each ends with this process, or lives on.
+
+What asks the kernel to be told of its parent's end is told of the end of the *thread* that started
+it. So one thread, which lives as long as the process, starts all.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LAUNCHER = ThreadPoolExecutor(1, "launcher")
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""By pid: to be waited for."""
+
+
+def start_with_us(command: Sequence[str], log: Path, first: Callable[[], object]) -> int:
+    """Start `command`, which gets a SIGTERM when this process ends, and does `first` before it is
+    what it becomes; its pid. OSError, or SubprocessError where `first` fails."""
+    return _start(command, log, partial(_end_with, os.getpid(), first))
+
+
+def start_for_itself(command: Sequence[str], log: Path) -> int:
+    """Start `command`, which lives on whatever becomes of this process; its pid. OSError."""
+    return _start(command, log, os.setsid)
+
+
+def _start(command: Sequence[str], log: Path, first: Callable[[], object]) -> int:
+    with log.open("ab") as words:
+        process = _LAUNCHER.submit(
+            subprocess.Popen[bytes],
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            preexec_fn=first,
+        ).result()
+    _started[process.pid] = process
+    return process.pid
+
+
+def reap() -> None:
+    """Wait for those that have ended, so that none is left a zombie."""
+    for pid, process in list(_started.items()):
+        if process.poll() is not None:
+            _started.pop(pid, None)
+
+
+def _end_with(parent: int, first: Callable[[], object]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+    first()

@@ -1,0 +1,211 @@
+"""`pageferry batch run`: a plan, from its start or from where its last conductor was killed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from tempfile import TemporaryDirectory
+from time import time
+from typing import Any
+
+import structlog
+
+from pipeline.batch.forecast import forecast
+from pipeline.batch.journal import Journal, MoveRow, Request, conducted, read_journal
+from pipeline.batch.loading import load_plan
+from pipeline.batch.moves import Move
+from pipeline.batch.plan import Plan
+from pipeline.batch.summary import ENDED, Summary, summary
+from pipeline.cluster.conductor import CANCELLED, Conductor, Happening
+from pipeline.cluster.dask import Dask
+from pipeline.signals import Flag, cancelled_by_signals
+from protocol.errors import ConfigError
+
+SAVE_S = 1.0
+"""How often it is kept how far the running ones are."""
+Observer = Callable[[Conductor, Summary], None]
+
+
+def journal_of(plan: Path) -> Path:
+    """Where the journal of a plan lies."""
+    return plan.with_name(plan.name + ".journal")
+
+
+def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary, bool]:
+    """Conduct the plan in the file `path` until all has ended; what came of it, and whether it was
+    cancelled. ConfigError for mistakes, before anything is begun."""
+    plan, moves = load_plan(path)
+    with conducted(journal_of(path)) as journal:
+        _open(journal, path, plan, moves, resume=resume)
+        with TemporaryDirectory(prefix="pageferry-batch-") as folder:
+            happenings: Queue[Happening] = Queue()
+            batch = _Batch(plan, moves, journal, Path(folder), happenings, observer)
+            try:
+                return batch.run()
+            finally:
+                batch.close()
+
+
+def _open(journal: Journal, path: Path, plan: Plan, moves: list[Move], *, resume: bool) -> None:
+    """A new batch, or the one that is there; ConfigError where that is not what is asked for."""
+    text, there = path.read_bytes(), journal.plan
+    if there is not None and not resume:
+        raise ConfigError(f"{journal.path} is there: --resume goes on with it")
+    if there is not None and there != text:
+        raise ConfigError(f"{journal.path} is of another plan than {path} is now")
+    if there is None:
+        stuck = forecast(plan, moves).stuck
+        if stuck:
+            raise ConfigError(cannot_move(stuck[0]))
+        rows = [
+            MoveRow(
+                one.name, one.source, one.memory, "waiting", one.source, "", 0, None, None, None
+            )
+            for one in moves
+        ]
+        journal.begin(plan.name, text, rows, time())
+
+
+def cannot_move(move: Move) -> str:
+    """Why a guest that nobody makes room for never begins."""
+    return (
+        f"{move.name} ({move.memory} bytes) cannot leave {move.source}:"
+        f" {', '.join(move.candidates[:5])} will have no room for it"
+    )
+
+
+class _Batch:
+    """One that is conducted."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        moves: list[Move],
+        journal: Journal,
+        folder: Path,
+        happenings: "Queue[Happening]",
+        observer: Observer,
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._observer = observer
+        self._cancel = Flag()
+        self._happenings = happenings
+        self._saved_s = 0.0
+        self._dask = Dask(plan, folder, self._heard)
+        self._conductor = Conductor(plan, moves, journal, self._dask, happenings, time)
+
+    def _heard(self, said: dict[str, Any]) -> None:
+        """In a thread of Dask's."""
+        self._happenings.put(lambda: self._conductor.heard(said))
+
+    def run(self) -> tuple[Summary, bool]:
+        """Until it is over."""
+        self._dask.wait_until_up()
+        self._journal.end(None)
+        self._go_on()
+        with cancelled_by_signals(self._cancel.set):
+            while not self._conductor.is_over:
+                self._conductor.turn()
+                self._obey()
+                self._show()
+        self._leave_rest()
+        self._journal.end(time())
+        found = self._summary()
+        self._observer(self._conductor, found)
+        return found, self._conductor.cancelled
+
+    def _go_on(self) -> None:
+        """Take over what a conductor before this one has begun."""
+        rows = {row.token: row for row in self._journal.attempts()}
+        for move in self._journal.moves():
+            row = rows.get(move.token or "")
+            if move.state == "arrived" and (row is None or row.closed):
+                self._conductor.scheduler.arrived_before(
+                    self._conductor.moves[move.name], move.place
+                )
+            elif row is not None and move.state == "unknown":
+                self._conductor.resolve_again(row, move.tries, move.session)
+            elif row is not None and row.ended is None:
+                self._conductor.adopt(row, move.tries)
+            elif row is not None and not row.closed:
+                self._conductor.put_away(row, move.tries)
+            elif move.state in ENDED and move.state != "stuck":
+                self._conductor.scheduler.withdraw(move.name)
+
+    def _obey(self) -> None:
+        if self._cancel.is_set() and not self._conductor.cancelled:
+            self._conductor.cancel_all()
+        for request in self._journal.asked():
+            try:
+                self._do(request)
+            except ValueError as error:
+                structlog.get_logger().warning(f"{request.what} {request.argument}: {error}")
+            self._journal.is_done(request)
+
+    def _do(self, request: Request) -> None:
+        conductor = self._conductor
+        match request.what:
+            case "pause" | "resume":
+                conductor.paused = request.what == "pause"
+            case "cancel" if request.argument:
+                conductor.cancel(request.argument)
+            case "cancel":
+                conductor.cancel_all()
+            case "limit":
+                key, _, value = request.argument.partition("=")
+                conductor.limit(key, int(value))
+
+    def _show(self) -> None:
+        if time() - self._saved_s < SAVE_S:
+            return
+        self._saved_s = time()
+        with self._journal.together():
+            for attempt in self._conductor.attempts.values():
+                self._journal.change_attempt(attempt.token, percent=attempt.percent)
+        self._observer(self._conductor, self._summary())
+
+    def _summary(self) -> Summary:
+        journal = self._journal
+        return summary(
+            self._plan.name, journal.times, journal.moves(), journal.attempts(), self._plan.hosts
+        )
+
+    def _leave_rest(self) -> None:
+        """Those that never begin, and why."""
+        cancelled = self._conductor.cancelled
+        why = CANCELLED if cancelled else "too many have failed before" if (
+            self._plan.most_failures is not None
+        ) else "no host has room for it"  # fmt: skip
+        for move in self._conductor.scheduler.waiting:
+            state = "cancelled" if cancelled else "stuck"
+            self._journal.change(move.name, state=state, reason=why)
+
+    def close(self) -> None:
+        """End what was started."""
+        self._dask.close()
+
+
+def ask(path: Path, what: str, argument: str = "") -> None:
+    """From another terminal, of the batch of a plan. ConfigError where there is none."""
+    journal = read_journal(journal_of(path))
+    try:
+        if journal.plan is None or journal.times[1] is not None:
+            raise ConfigError(f"{path}: no batch is under way")
+        if what == "cancel" and argument and argument not in {one.name for one in journal.moves()}:
+            raise ConfigError(f"{path}: no guest {argument!r} is in it")
+        journal.ask(what, argument)
+    finally:
+        journal.close()
+
+
+def status(path: Path) -> Summary:
+    """Where the batch of a plan stands. ConfigError where there is none."""
+    plan, _ = load_plan(path)
+    journal = read_journal(journal_of(path))
+    try:
+        if journal.plan is None:
+            raise ConfigError(f"{path}: no batch was begun")
+        moves, attempts = journal.moves(), journal.attempts()
+        return summary(plan.name, journal.times, moves, attempts, plan.hosts)
+    finally:
+        journal.close()

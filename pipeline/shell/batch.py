@@ -1,0 +1,160 @@
+"""`pageferry batch`: many migrations over many hosts."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from pipeline.config.environment import check_package
+from pipeline.result import write_out, write_whole
+from pipeline.shell.options import Quiet, ReportPath
+from protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.batch.summary import Summary
+
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Move many guests over many hosts."
+)
+PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="PATH", help="Write all of it there; - is stdout.")
+]
+
+
+@app.command()
+def plan(path: PlanPath, json_path: Json = None) -> int:
+    """Say who goes where, when, and how long it takes; begin nothing.
+
+    Exit code 1 where a guest cannot move.
+
+    \b
+    pageferry batch plan configs/batch/embedded.yaml
+    """
+    from pipeline.batch.loading import load_plan
+    from pipeline.shell.batch_display import dry_run
+
+    loaded, moves = load_plan(path)
+    if loaded.scheduler is not None:
+        check_package("scheduler", "distributed")
+        from pipeline.cluster.dask import check_scheduler
+
+        check_scheduler(loaded)
+    text, as_json, whole = dry_run(loaded, moves)
+    if json_path is not None:
+        write_whole(as_json, json_path)
+    if json_path != "-":
+        write_out(text)
+    return 0 if whole else 1
+
+
+@app.command()
+def run(
+    path: PlanPath,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the last one was killed.")
+    ] = False,
+    json_path: Json = None,
+    report: ReportPath = None,
+    quiet: Quiet = False,
+) -> int:
+    """Do it.
+
+    Exit code 0 where all guests have arrived. SIGINT and SIGTERM cancel: guests stay where they
+    are.
+
+    \b
+    pageferry batch run configs/batch/embedded.yaml --report drain.html
+    pageferry batch run configs/batch/embedded.yaml --resume
+    """
+    check_package("batch run", "distributed")
+    if report is not None:
+        check_package("--report", "matplotlib")
+    from pipeline.cluster.running import run_batch
+    from pipeline.logs import configure_logging
+    from pipeline.shell.batch_display import display, table
+
+    configure_logging(quiet=quiet)
+    with display(quiet=quiet) as observer:
+        found, cancelled = run_batch(path, resume=resume, observer=observer)
+    _write(found, json_path, report)
+    if not quiet and json_path != "-":
+        write_out(table(found))
+    if cancelled:
+        return 130
+    return 0 if found.all_arrived else 1
+
+
+def _write(found: "Summary", json_path: str | None, report: str | None) -> None:
+    if json_path is not None:
+        write_whole(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n", json_path)
+    if report is not None:
+        from pipeline.reports.batch import batch_report
+
+        write_whole(batch_report(msgspec.to_builtins(found)), report)
+
+
+@app.command()
+def status(path: PlanPath, json_path: Json = None) -> int:
+    """Say where a batch stands, from another terminal, or later.
+
+    \b
+    pageferry batch status configs/batch/embedded.yaml
+    """
+    from pipeline.cluster.running import status as look
+    from pipeline.shell.batch_display import table
+
+    found = look(path)
+    _write(found, json_path, None)
+    if json_path != "-":
+        write_out(table(found))
+    return 0
+
+
+@app.command()
+def pause(path: PlanPath) -> int:
+    """Begin no further migration; those under way go on."""
+    return _ask(path, "pause")
+
+
+@app.command(name="resume")
+def go_on(path: PlanPath) -> int:
+    """Begin migrations again, after a pause."""
+    return _ask(path, "resume")
+
+
+@app.command()
+def cancel(
+    path: PlanPath,
+    guest: Annotated[str | None, typer.Argument(metavar="[GUEST]", help="Only that one.")] = None,
+) -> int:
+    """Cancel a batch, or one guest of it: whoever has not left stays where it is."""
+    return _ask(path, "cancel", guest or "")
+
+
+@app.command()
+def limit(
+    path: PlanPath,
+    change: Annotated[str, typer.Argument(metavar="KEY=VALUE", help="As in limits of a plan.")],
+) -> int:
+    """Change a limit of a batch that runs.
+
+    \b
+    pageferry batch limit plan.yaml per-source=4
+    """
+    from pipeline.cluster.conductor import LIMITS
+
+    key, _, value = change.partition("=")
+    if key not in LIMITS or not value.isdecimal() or not int(value):
+        raise ConfigError(f"found {change!r}, expected one of {', '.join(LIMITS)}, = and a number")
+    return _ask(path, "limit", change)
+
+
+def _ask(path: Path, what: str, argument: str = "") -> int:
+    from pipeline.cluster.running import ask
+
+    ask(path, what, argument)
+    sys.stderr.write(f"{what} is asked for\n")
+    return 0

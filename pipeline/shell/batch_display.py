@@ -1,0 +1,157 @@
+"""What a person sees of a batch: a dry run, where it stands, what comes next."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from time import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.batch.forecast import Forecast, forecast
+from pipeline.batch.moves import Move
+from pipeline.batch.plan import Plan
+from pipeline.batch.summary import MoveSummary, Summary
+from pipeline.config.units import format_bytes
+
+if TYPE_CHECKING:
+    from pipeline.cluster.conductor import Conductor
+
+LINE_EVERY_S = 5.0
+LISTED = 40
+"""Guests in a table; of more, those that run or are in trouble come first."""
+WEIGHT = {"unknown": 0, "lost": 1, "failed": 2, "stuck": 3, "running": 4, "cancelled": 5}
+
+
+def dry_run(plan: Plan, moves: list[Move]) -> tuple[str, str, bool]:
+    """The forecast of a plan as text and as JSON, and whether all guests can move."""
+    is_here = plan.scheduler is None or plan.scheduler.startswith("embedded")
+    found = forecast(plan, moves, cores=len(os.sched_getaffinity(0)) if is_here else None)
+    return _plan_text(plan, found), _plan_json(plan, found), not found.stuck
+
+
+def _plan_text(plan: Plan, found: Forecast) -> str:
+    shown = Table("guest", "from", "to", "begins", "takes", "memory")
+    for one in sorted(found.foreseen, key=lambda one: one.began_s)[:LISTED]:
+        took = f"{one.ended_s - one.began_s:.1f} s"
+        shown.add_row(one.move.name, one.move.source, one.destination,
+                      f"{one.began_s:.1f} s", took, format_bytes(one.move.memory))  # fmt: skip
+    lines = [_drawn(shown)]
+    if len(found.foreseen) > LISTED:
+        lines.append(f"and {len(found.foreseen) - LISTED} more\n")
+    lines += [f"{plan.name}: {len(found.foreseen)} guests, {found.seconds:.1f} s in all\n"]
+    for host in plan.drain:
+        ends = [one.ended_s for one in found.foreseen if one.move.source == host]
+        lines.append(f"{host} is empty after {max(ends, default=0):.1f} s\n")
+    lines += [f"cannot move: {why_stuck(one)}\n" for one in found.stuck]
+    return "".join(lines)
+
+
+def why_stuck(move: Move) -> str:
+    """Why a guest never begins in a forecast."""
+    to = ", ".join(move.candidates[:5])
+    return f"{move.name} from {move.source}: no room for its {format_bytes(move.memory)} at {to}"
+
+
+def _plan_json(plan: Plan, found: Forecast) -> str:
+    moves = [
+        {
+            "name": one.move.name,
+            "source": one.move.source,
+            "destination": one.destination,
+            "begins": one.began_s,
+            "ends": one.ended_s,
+        }
+        for one in found.foreseen
+    ]
+    stuck = [{"name": one.name, "reason": why_stuck(one)} for one in found.stuck]
+    told = {"name": plan.name, "seconds": found.seconds, "moves": moves, "cannot-move": stuck}
+    return msgspec.json.format(msgspec.json.encode(told)).decode() + "\n"
+
+
+def _drawn(table: Table) -> str:
+    drawn = StringIO()
+    Console(file=drawn, width=110, highlight=False).print(table)
+    return drawn.getvalue()
+
+
+def table(found: Summary) -> str:
+    """Where all stand, for a terminal."""
+    return f"{_drawn(_rows(found))}{found.name}: {found.words}\n"
+
+
+def _rows(found: Summary) -> Table:
+    shown = Table("guest", "state", "from", "to", "%", "tries", "downtime", "ratio", "why")
+    ordered = sorted(found.moves, key=lambda one: WEIGHT.get(one.state, 9))
+    for one in ordered[:LISTED]:
+        shown.add_row(*_cells(one))
+    return shown
+
+
+def _cells(one: MoveSummary) -> list[str]:
+    return [
+        one.name,
+        one.state,
+        one.source,
+        one.destination or "",
+        f"{one.percent:.0f}",
+        str(one.tries),
+        "" if one.downtime is None else f"{one.downtime} ms",
+        "" if one.ratio is None else f"{one.ratio:.2f}",
+        one.reason,
+    ]
+
+
+@contextmanager
+def display(*, quiet: bool) -> Iterator[Callable[["Conductor", Summary], None]]:
+    """What to hand to a batch, for as long as it runs."""
+    if quiet:
+        yield lambda *_: None
+    elif sys.stderr.isatty():
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            yield lambda conductor, found: live.update(
+                Group(_rows(found), Text(_line(conductor, found))), refresh=True
+            )
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """A line every few seconds, and at each change."""
+
+    def __init__(self) -> None:
+        self._told_s = 0.0
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, conductor: "Conductor", found: Summary) -> None:
+        if found.counts == self._counts and time() - self._told_s < LINE_EVERY_S:
+            return
+        self._told_s, self._counts = time(), found.counts
+        sys.stderr.write(f"{_line(conductor, found)}\n")
+        sys.stderr.flush()
+
+
+def _line(conductor: "Conductor", found: Summary) -> str:
+    seconds = (found.ended or time()) - found.began
+    return f"{seconds:.0f} s: {found.words}{_left(conductor, found)}"
+
+
+def _left(conductor: "Conductor", found: Summary) -> str:
+    """How long it takes yet, and when hosts that are drained are empty."""
+    if not (found.counts["running"] or found.counts["waiting"]):
+        return ""
+    ahead = conductor.ahead()
+    hosts = [
+        f", {host} empty in {max(ends):.0f} s"
+        for host in conductor.plan.drain
+        if (ends := [one.ended_s for one in ahead.foreseen if one.move.source == host])
+    ]
+    return f", {ahead.seconds:.0f} s left{''.join(hosts)}"

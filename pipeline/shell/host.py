@@ -1,0 +1,53 @@
+"""`pageferry host`: a machine of a cluster, for batches."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from pipeline.config.environment import check_package
+from pipeline.signals import SIGNALS
+from protocol.errors import ConfigError
+
+
+def host(
+    name: Annotated[str, typer.Argument(metavar="HOST", help="As plans call it.")],
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", metavar="ADDRESS", help="Dask's: tls://HOST:PORT.")
+    ],
+) -> int:
+    """Be a host of a cluster: a Dask worker, with everything set.
+
+    Until SIGINT or SIGTERM. Keys for TLS are Dask's to find, by its configuration.
+
+    \b
+    pageferry host rack7-a --scheduler tls://192.0.2.1:8786
+    """
+    check_package("host", "distributed")
+    try:
+        asyncio.run(_serve(name, scheduler))
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(f"--scheduler: {scheduler}: {error}") from None
+    return 0
+
+
+async def _serve(name: str, scheduler: str) -> None:
+    from distributed import Worker
+
+    from pipeline.cluster.dask import ENDS_A_HOST, resource
+    from pipeline.cluster.folder import forget_old
+
+    forget_old()
+    worker = Worker(
+        scheduler,
+        name=name,
+        nthreads=ENDS_A_HOST,
+        resources={resource(name): ENDS_A_HOST},
+        memory_limit=0,
+        dashboard=False,
+    )
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, lambda: asyncio.ensure_future(worker.close()))
+    async with worker:
+        await worker.finished()
