@@ -4,13 +4,16 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: quickstart demo-qemu test test-more test-slow lint mutants simulate cancels kills benchmark clean
+.PHONY: quickstart demo-qemu demo-batch test test-more test-slow lint mutants simulate cancels kills benchmark clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/pageferry run configs/quickstart.yaml
 
 demo-qemu: $(VENV)/installed
 	$(BIN)/python -m tests.qemu.demo
+
+demo-batch: $(VENV)/installed
+	$(BIN)/python -m tests.cluster.demo
 
 test: $(VENV)/installed
 	$(PYTEST)

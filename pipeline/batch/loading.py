@@ -113,7 +113,7 @@ class _Checks:
             for field, value in (("keys", host.keys), ("key", host.key)):
                 if value is None:
                     raise self.fail(("hosts", host_name, field), "found nothing, expected"
-                                    f" {'a file' if field == 'keys' else 'the public key'}:"
+                                    f" {'a folder' if field == 'keys' else 'the public key'}:"
                                     f" {one.guest.name} goes from {one.source} to {name},"
                                     " and no end would trust the other")  # fmt: skip
 

@@ -15,6 +15,7 @@ Argv = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
 Seconds = Annotated[float, Between(0.1, 1e7)]
 Count = Annotated[int, Between(1, 1_000_000)]
+KEY_CHARACTERS = 40
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
 
 
@@ -52,7 +53,7 @@ class Migration(Guest):
 class Host(Section):
     """A machine. `address`: where its destinations listen; `link`: bytes/s each way, 0 for one that
     nobody knows; `memory`: room for guests that come; `guests`: who lives there, for `drain`.
-    `keys` are its own keys, a file there, and `key` the public one. `inside`: what an embedded run
+    `keys`: its own ones, a folder there, and `key` the public one. `inside`: what an embedded run
     puts before the command that stands for the host, as `ip netns exec a`."""
 
     address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -60,8 +61,15 @@ class Host(Section):
     memory: Size | None = None
     guests: Annotated[tuple[Guest, ...], Field(strict=False)] = ()
     keys: FilePath | None = None
-    key: Annotated[str, Field(min_length=1)] | None = None
+    key: str | None = None
     inside: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_key(cls, key: str | None) -> str | None:
+        if key is not None and len(key) != KEY_CHARACTERS:
+            raise ValueError(f"expected a public key, {KEY_CHARACTERS} characters")
+        return key
 
 
 class Limits(Section):

@@ -8,18 +8,16 @@ which end has the guest.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from queue import Empty, Queue
 from statistics import median
 from typing import Any
 from uuid import uuid4
 
 import msgspec
-import structlog
 
 from pipeline.batch.forecast import Forecast, forecast, link_limit, predicted_alone
 from pipeline.batch.journal import AttemptRow, Journal
 from pipeline.batch.moves import Move
-from pipeline.batch.outcome import Kind, Outcome, backoff_s, may_retry, outcome_of
+from pipeline.batch.outcome import Kind, Outcome, backoff_s, may_retry
 from pipeline.batch.plan import Limits, Plan
 from pipeline.batch.prediction import FULL_SPEED, RATIO
 from pipeline.batch.schedule import Scheduler, Start, budgets
@@ -27,48 +25,46 @@ from pipeline.batch.shares import Shares
 from pipeline.batch.window import is_open
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
-from pipeline.cluster.dask import Dask
 from pipeline.cluster.ends import Ended
-from pipeline.cluster.settling import Left
+from pipeline.cluster.questions import Questions
+from pipeline.cluster.settlement import Settlement
 from protocol.session import Role
 
-TURN_S = 0.25
-AHEAD = 1000
-"""Moves that are foreseen while others run: some 0.2 s."""
 GIVE_UP_S = 20.0
 """For a destination to end behind its source."""
-Happening = Callable[[], None]
+AHEAD = 1000
+"""Moves that are foreseen while others run: some 0.2 s."""
+CANCELLED = "cancelled by the user"
+LIMITS = [str(info.alias) for info in Limits.model_fields.values()]
 
 
 class Conductor:
-    """Of one batch. `clock` gives seconds since the epoch."""
+    """Of one batch. `clock` gives seconds since the epoch; `cores`: the processors of this machine,
+    where all hosts are on it."""
 
     def __init__(
         self,
         plan: Plan,
         moves: list[Move],
         journal: Journal,
-        dask: Dask,
-        happenings: "Queue[Happening]",
+        questions: Questions,
         clock: Callable[[], float],
+        cores: int | None,
     ) -> None:
         self.plan = plan
         self.moves = {move.name: move for move in moves}
         self.journal = journal
         self.attempts: dict[str, Attempt] = {}
-        self.paused = False
-        self.cancelled = False
-        self.failures = 0
-        self._dask = dask
-        self._happenings = happenings
+        self.paused = self.cancelled = False
+        self._failures = 0
+        self._questions = questions
         self._clock = clock
-        self._cores = dask.cores
+        self._cores = cores
         self._wire_rates: list[float] = []
-        self._deadlines: dict[tuple[str, str], tuple[float, Happening]] = {}
-        self.scheduler = Scheduler(
-            plan, moves, predicted_alone(plan), link_limit(plan, self._single_stream)
-        )
-        self.shares = Shares(budgets(plan))
+        limit = link_limit(plan, self._single_stream)
+        self.scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
+        self._shares = Shares(budgets(plan))
+        self._settlement = Settlement(questions, plan.timeouts.host, self._is, self._note_resolving)
 
     def _single_stream(self) -> float:
         """Bytes/s on the wire of one migration that no share holds back, as measured here."""
@@ -77,19 +73,21 @@ class Conductor:
     @property
     def is_over(self) -> bool:
         """Whether nothing is under way, and nothing will be."""
-        return not self.attempts and (self._ends or not self.scheduler.waiting or self._is_stuck)
+        if self.attempts:
+            return False
+        return self._ends or not self.scheduler.waiting or self._is_stuck
 
     @property
     def _ends(self) -> bool:
         """Whether nothing begins any more."""
         most = self.plan.most_failures
-        return self.cancelled or (most is not None and self.failures > most)
+        return self.cancelled or (most is not None and self._failures > most)
 
     @property
     def _is_stuck(self) -> bool:
         """Whether those that wait wait for room that nobody will make."""
         waits_for_time = self.scheduler.next_retry_s is not None or not self._may_begin
-        return not waits_for_time and not self.scheduler.running and bool(self.scheduler.waiting)
+        return not waits_for_time and not self.scheduler.running
 
     @property
     def _may_begin(self) -> bool:
@@ -103,43 +101,32 @@ class Conductor:
         ]
         return forecast(self.plan, [*left, *self.scheduler.waiting][:AHEAD], cores=self._cores)
 
-    def turn(self) -> None:
-        """Hear what has happened, for a moment at most; do what is due."""
-        try:
-            self._happenings.get(timeout=TURN_S)()
-            while True:
-                self._happenings.get_nowait()()
-        except Empty:
-            pass
-        now_s = self._clock()
-        for key, (at_s, do) in list(self._deadlines.items()):
-            if at_s <= now_s and self._deadlines.pop(key, None) is not None:
-                do()
-        for host in self._dask.look_after():
-            self._note("host", detail=f"{host} is started")
+    def begin_due(self) -> None:
+        """Begin what may begin now."""
         if not self._ends and self._may_begin:
-            for start in self.scheduler.due(now_s):
+            for start in self.scheduler.due(self._clock()):
                 self._begin(start)
 
     def _begin(self, start: Start) -> None:
         move, token = start.move, uuid4().hex[:16]
         tries = self.journal.move(move.name).tries + 1
         attempt = Attempt(token, move, start.destination, tries, self._clock())
-        self.shares.add(token, move.source, start.destination)
-        attempt.share = self.shares.of(token)
+        self._shares.add(token, move.source, start.destination)
+        attempt.share = self._shares.of(token)
         self.attempts[token] = attempt
         row = AttemptRow(token, move.name, move.source, start.destination, attempt.began_s)
         self.journal.attempt(row, tries)
         self._share_again(attempt)
         self._run(attempt, "destination", tasks.attend, attempt.order(self.plan, "destination"))
-        self._within(attempt, "attempt", self.plan.timeouts.attempt, partial(
-            self.stop, token, f"not done in {self.plan.timeouts.attempt:g} s"))  # fmt: skip
+        seconds = self.plan.timeouts.attempt
+        late = partial(self.stop, token, f"not done in {seconds:g} s")
+        self._questions.within((token, "attempt"), seconds, late)
 
     def adopt(self, row: AttemptRow, tries: int) -> None:
         """One that was begun by a conductor that is no more: what has not begun of it never does,
         the rest is waited for."""
         attempt = self._known(row, tries)
-        self._note("adopt", attempt)
+        self.note("adopt", attempt)
         roles: tuple[Role, Role] = ("destination", "source")
         for role in roles:
             self._run(attempt, role, tasks.forbid, row.token, role)
@@ -147,41 +134,32 @@ class Conductor:
     def put_away(self, row: AttemptRow, tries: int) -> None:
         """One that has ended, of which a conductor that is no more has not put away what it
         left."""
-        attempt, kind = self._known(row, tries), row.outcome or "failed"
-        self._discard(attempt, Outcome(kind))
+        self._discard(self._known(row, tries), Outcome(row.outcome or "failed"))
 
     def resolve_again(self, row: AttemptRow, tries: int, session: str | None) -> None:
         """One of which nobody knew which end has the guest."""
         attempt = self._known(row, tries)
         if session is None:
-            self._ask(attempt, attempt.move.source, self._looked, tasks.look_at_source, row.token)
+            self._settlement.look_at_source(attempt)
         else:
-            self._resolve(attempt, Outcome("unknown", row.reason or "", session))
+            outcome = Outcome("unknown", row.reason or "", session)
+            self._settlement.resolve(attempt, outcome)
 
     def _known(self, row: AttemptRow, tries: int) -> Attempt:
         """An attempt that is in the journal, as one that is under way."""
-        move = self.moves[row.move]
-        attempt = Attempt(
-            row.token, move, row.destination, tries, row.began, uri=row.uri, sent=True
-        )
+        move, where = self.moves[row.move], row.destination
+        attempt = Attempt(row.token, move, where, tries, row.began, uri=row.uri, sent=True)
         self.attempts[row.token] = attempt
-        self.scheduler.adopt(move, row.destination)
-        self.shares.add(row.token, move.source, row.destination)
+        self.scheduler.adopt(move, where)
+        self._shares.add(row.token, move.source, where)
         return attempt
 
     def _run(
         self, attempt: Attempt, role: Role, function: Callable[..., object], *arguments: object
     ) -> None:
         """On the host of an end, whose end is heard of."""
-        then = partial(self._later, partial(self._ended, attempt.token, role))
-        self._dask.run(attempt.host_of(role), function, *arguments, then=then)
-
-    def _later(self, do: Callable[[Any], None], answer: object) -> None:
-        """From a thread of Dask's."""
-        self._happenings.put(partial(do, answer))
-
-    def _within(self, attempt: Attempt, what: str, seconds: float, do: Happening) -> None:
-        self._deadlines[attempt.token, what] = self._clock() + seconds, do
+        then = partial(self._ended, attempt.token, role)
+        self._questions.run(attempt.host_of(role), function, *arguments, then=then)
 
     def heard(self, said: dict[str, Any]) -> None:
         """What an end's log says, as soon as it does."""
@@ -192,7 +170,7 @@ class Conductor:
             self._listens(attempt, str(said["socket_address"]))
         if said.get("event") == "progress" and said["role"] == "source":
             attempt.percent = max(attempt.percent, float(said.get("percent") or 0))
-            attempt.wire_rate = said.get("wire_rate")
+            attempt.wire_rate = said.get("wire_rate") or attempt.wire_rate
 
     def _listens(self, attempt: Attempt, uri: str) -> None:
         if attempt.sent or attempt.stopping or attempt.there is not None:
@@ -207,184 +185,107 @@ class Conductor:
         if attempt is None:
             return
         if not isinstance(answer, Ended):
-            self._note("lost", attempt, f"{attempt.host_of(role)} ({role}): {answer}")
+            self.note("host", attempt, f"{attempt.host_of(role)} ({role}): {answer}")
             gone = partial(self._ended, token, role, Ended(begun=True, words="its host is gone"))
-            self._within(attempt, f"host of {role}", self.plan.timeouts.host, gone)
+            self._questions.within((token, role), self.plan.timeouts.host, gone)
             self._run(attempt, role, tasks.forbid, token, role)
             return
-        self._deadlines.pop((token, f"host of {role}"), None)
+        self._questions.forget((token, role))
         if role == "source":
             attempt.here = attempt.here or answer
-            self._source_ended(attempt)
-        elif attempt.there is None:
-            attempt.there = answer
-            self._destination_ended(attempt)
+        else:
+            attempt.there = attempt.there or answer
+        self._one_is_over(attempt)
 
-    def _source_ended(self, attempt: Attempt) -> None:
-        result = attempt.result
-        if attempt.there is not None:
-            self._conclude(attempt)
-            return
-        if result is None or result.guest_alive == "source":
-            self._run_aside(attempt.destination, tasks.stop, attempt.token, "destination")
-        again = partial(self._ended, attempt.token, "destination",
-                        Ended(begun=True, words="it did not end"))  # fmt: skip
-        self._within(attempt, "destination", GIVE_UP_S, again)
-
-    def _destination_ended(self, attempt: Attempt) -> None:
-        self._deadlines.pop((attempt.token, "destination"), None)
-        if not attempt.sent:
+    def _one_is_over(self, attempt: Attempt) -> None:
+        """Settle it, when both ends are; the other one is told, where it would wait for ever."""
+        token = attempt.token
+        if attempt.there is not None and not attempt.sent:
             attempt.here = Ended(begun=False)
-        if attempt.here is not None:
-            self._conclude(attempt)
+        if attempt.here is not None and attempt.there is not None:
+            self._questions.forget_all(token)
+            self._settlement.conclude(attempt)
+        elif attempt.here is not None:
+            result = attempt.result
+            if result is None or result.guest_alive == "source":
+                self._questions.tell(attempt.destination, tasks.stop, token, "destination")
+            late = Ended(begun=True, words="it did not end")
+            give_up = partial(self._ended, token, "destination", late)
+            self._questions.within((token, "behind"), GIVE_UP_S, give_up)
 
-    def _conclude(self, attempt: Attempt) -> None:
-        """Both ends are over: what became of the guest?"""
-        here, there = attempt.here, attempt.there
-        assert here is not None
-        assert there is not None
-        if not here.begun:
-            reason = there.result.error_desc if there.result else None
-            self._is(attempt, Outcome("failed", attempt.stopping or reason or there.words))
-            return
-        outcome = outcome_of(here.result, here.words, there.result)
-        if here.result is None and not attempt.settled:
-            attempt.settled = True
-            self._ask(attempt, attempt.move.source, self._looked, tasks.look_at_source,
-                      attempt.token)  # fmt: skip
-        elif outcome.kind == "unknown":
-            self._resolve(attempt, outcome)
-        else:
-            self._is(attempt, outcome)
-
-    def _ask(
-        self,
-        attempt: Attempt,
-        host: str,
-        then: Callable[[Attempt, object], None],
-        function: Callable[..., object],
-        *arguments: object,
-    ) -> None:
-        """A question to a host; it is an error, where it does not answer in time."""
-        key = (attempt.token, function.__name__)
-
-        def answered(answer: object) -> None:
-            if self._deadlines.pop(key, None) is not None:
-                then(attempt, answer)
-
-        late = TimeoutError(f"{host} does not answer")
-        self._deadlines[key] = self._clock() + self.plan.timeouts.host, partial(then, attempt, late)
-        self._dask.run(host, function, *arguments, then=partial(self._later, answered))
-
-    def _looked(self, attempt: Attempt, left: object) -> None:
-        if not isinstance(left, Left):
-            self._is(attempt, Outcome("unknown", f"its source is gone: {left}"))
-        elif left.session is not None:
-            self._resolve(attempt, Outcome("unknown", "its source died", left.session))
-        elif left.given:
-            self._is(attempt, Outcome("arrived", "its source died behind the commit"))
-        else:
-            self._is(attempt, Outcome("failed", "its source died"))
-
-    def _resolve(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Never tried again, only resolved: the destination's record, closed, tells the source."""
-        self.journal.change(attempt.move.name, session=outcome.session, reason=outcome.reason)
-        self._note("resolve", attempt, outcome.reason)
-        then = partial(self._resolved_there, outcome)
-        self._ask(attempt, attempt.destination, then, tasks.closed_there, outcome.session)
-
-    def _resolved_there(self, outcome: Outcome, attempt: Attempt, record: object) -> None:
-        if not isinstance(record, bytes):
-            self._is(attempt, Outcome("unknown", f"{outcome.reason}; {record}", outcome.session))
-            return
-        self._ask(attempt, attempt.move.source, partial(self._resolved, outcome, record),
-                  tasks.settle_here, outcome.session, record)  # fmt: skip
-
-    def _resolved(self, outcome: Outcome, record: bytes, attempt: Attempt, answer: object) -> None:
-        if not isinstance(answer, str):
-            self._is(attempt, Outcome("unknown", f"{outcome.reason}; {answer}", outcome.session))
-            return
-        arrived = msgspec.json.decode(record)["step"] == "started"
-        kind: Kind = "arrived" if arrived else "failed"
-        self._is(attempt, Outcome(kind, f"{outcome.reason}; resolved: {answer}"))
+    def _note_resolving(self, attempt: Attempt, outcome: Outcome) -> None:
+        with self.journal.together():
+            self.journal.change(attempt.move.name, session=outcome.session, reason=outcome.reason)
+            self.note("resolve", attempt, outcome.reason)
 
     def _is(self, attempt: Attempt, outcome: Outcome) -> None:
-        """The end of an attempt, in the journal; then what it leaves is put away."""
+        """The outcome of an attempt, in the journal; then what it leaves is put away."""
         if attempt.stopping and outcome.kind == "cancelled":
             kind: Kind = "cancelled" if attempt.stopping == CANCELLED else "failed"
             outcome = Outcome(kind, attempt.stopping)
         result = None if attempt.result is None else msgspec.json.encode(attempt.result)
         with self.journal.together():
-            self.journal.change_attempt(
-                attempt.token, ended=self._clock(), outcome=outcome.kind, reason=outcome.reason,
-                result=result,
-            )  # fmt: skip
-            self._keep_end(attempt, outcome)
-            self._note(outcome.kind, attempt, outcome.reason)
-        self._forget_deadlines(attempt)
+            self.journal.change_attempt(attempt.token, ended=self._clock(), outcome=outcome.kind,
+                                        reason=outcome.reason, result=result)  # fmt: skip
+            self._keep(attempt, outcome)
+            self.note(outcome.kind, attempt, outcome.reason)
         if outcome.kind in ("unknown", "lost"):
             self._close(attempt, outcome)
         else:
             self._discard(attempt, outcome)
 
+    def _keep(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Where the move stands from here on."""
+        retries, tries, again = self.plan.retries, attempt.tries, None
+        state: str = outcome.kind
+        may = may_retry(outcome.reason, tries, retries.most, retries.not_on)
+        if state == "failed" and may and not self._ends:
+            again = self._clock() + backoff_s(tries, retries.backoff, retries.factor)
+            state = "waiting"
+        self._failures += state in ("failed", "unknown", "lost")
+        place = {"arrived": attempt.destination, "unknown": "", "lost": ""}.get(
+            state, attempt.move.source
+        )
+        self.journal.change(attempt.move.name, state=state, reason=outcome.reason, again=again,
+                            session=outcome.session, place=place)  # fmt: skip
+        if state == "arrived" and attempt.share is None and attempt.wire_rate:
+            self._wire_rates.append(attempt.wire_rate)
+
     def _discard(self, attempt: Attempt, outcome: Outcome) -> None:
         """Put away what is left at the destination, then count it as over."""
         hook, told = attempt.hook_after(), attempt.environment(outcome.kind)
-        then = partial(self._closed, outcome)
-        self._ask(attempt, attempt.destination, then, tasks.discard, attempt.token, hook, told)
+        self._questions.ask(
+            *(attempt.token, attempt.destination, tasks.discard, attempt.token, hook, told),
+            within_s=self.plan.timeouts.host,
+            then=partial(self._discarded, attempt, outcome),
+        )
 
-    def _keep_end(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Where the move stands from here on."""
-        retries, tries = self.plan.retries, attempt.tries
-        again, state = None, str(outcome.kind)
-        may = may_retry(outcome.reason, tries, retries.most, retries.not_on)
-        if outcome.kind == "failed" and may and not self._ends:
-            again = self._clock() + backoff_s(tries, retries.backoff, retries.factor)
-            state = "waiting"
-        if state in ("failed", "unknown", "lost"):
-            self.failures += 1
-        place = attempt.destination if state == "arrived" else attempt.move.source
-        if state in ("unknown", "lost"):
-            place = ""
-        self.journal.change(attempt.move.name, state=state, reason=outcome.reason, again=again,
-                            session=outcome.session, place=place)  # fmt: skip
-        rate = attempt.wire_rate
-        if state == "arrived" and attempt.share is None and rate:
-            self._wire_rates.append(rate)
-
-    def _forget_deadlines(self, attempt: Attempt) -> None:
-        for key in [key for key in self._deadlines if key[0] == attempt.token]:
-            del self._deadlines[key]
-
-    def _closed(self, outcome: Outcome, attempt: Attempt, answer: object) -> None:
-        """What waited at the destination is gone, or nobody could say so."""
+    def _discarded(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
         if isinstance(answer, BaseException):
-            self._note("left", attempt, f"{attempt.destination}: {answer}")
+            self.note("left", attempt, f"{attempt.destination}: {answer}")
         self._close(attempt, outcome)
 
     def _close(self, attempt: Attempt, outcome: Outcome) -> None:
-        move = self.journal.move(attempt.move.name)
+        """Nothing of it is left to be done: its places are given to others."""
+        again_s = self.journal.move(attempt.move.name).again
         with self.journal.together():
             self.journal.change_attempt(attempt.token, closed=1)
-            self._note("close", attempt)
+            self.note("close", attempt)
         del self.attempts[attempt.token]
-        self.shares.remove(attempt.token)
+        self._shares.remove(attempt.token)
         arrived = outcome.kind == "arrived"
-        self.scheduler.ended(attempt.move.name, arrived=arrived, again_s=move.again)
+        self.scheduler.ended(attempt.move.name, arrived=arrived, again_s=again_s)
         self._share_again(attempt)
 
     def _share_again(self, changed: Attempt) -> None:
         """Those beside one that came or went have another share of the link."""
-        for token in self.shares.beside(changed.move.source, changed.destination):
-            attempt, share = self.attempts[token], self.shares.of(token)
+        for token in self._shares.beside(changed.move.source, changed.destination):
+            attempt, share = self.attempts[token], self._shares.of(token)
             if share is not None and share != attempt.share:
                 attempt.share = share
-                self._note("share", attempt, str(share))
+                self.note("share", attempt, str(share))
                 if attempt.sent and attempt.here is None:
-                    self._run_aside(attempt.move.source, tasks.steer, token, share)
-
-    def _run_aside(self, host: str, function: Callable[..., object], *arguments: object) -> None:
-        self._dask.run(host, function, *arguments, then=lambda _: None)
+                    self._questions.tell(attempt.move.source, tasks.steer, token, share)
 
     def cancel(self, name: str) -> None:
         """One of them: the guest stays where it is."""
@@ -403,11 +304,11 @@ class Conductor:
 
     def limit(self, key: str, value: int) -> None:
         """Another limit from now on. ValueError for one that is none."""
-        field = key.replace("-", "_")
-        if field not in Limits.model_fields or value < 1:
+        if key not in LIMITS or value < 1:
             raise ValueError(f"expected one of {', '.join(LIMITS)}, and a number from 1 on")
-        self.scheduler.limits = self.scheduler.limits.model_copy(update={field: value})
-        self._note("limit", detail=f"{key}={value}")
+        update = {key.replace("-", "_"): value}
+        self.scheduler.limits = self.scheduler.limits.model_copy(update=update)
+        self.note("limit", detail=f"{key}={value}")
         self.scheduler.wake_all()
 
     def stop(self, token: str, why: str) -> None:
@@ -416,15 +317,11 @@ class Conductor:
         if attempt is None or attempt.stopping is not None:
             return
         attempt.stopping = why
-        self._note("stop", attempt, why)
+        self.note("stop", attempt, why)
         role: Role = "source" if attempt.sent else "destination"
-        self._run_aside(attempt.host_of(role), tasks.stop, token, role)
+        self._questions.tell(attempt.host_of(role), tasks.stop, token, role)
 
-    def _note(self, what: str, attempt: Attempt | None = None, detail: str = "") -> None:
+    def note(self, what: str, attempt: Attempt | None = None, detail: str = "") -> None:
+        """An event, in the journal."""
         move, token = (attempt.move.name, attempt.token) if attempt is not None else ("", "")
         self.journal.note(self._clock(), what, move, token, detail)
-        structlog.get_logger().debug(what, move=move, detail=detail)
-
-
-CANCELLED = "cancelled by the user"
-LIMITS = [str(info.alias) for info in Limits.model_fields.values()]

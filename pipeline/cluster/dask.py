@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from logging import ERROR
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -27,6 +28,10 @@ ENDS_A_HOST = 64
 """Tasks at the same time on one host: an end of a migration holds one until it is over."""
 UP_S = 60.0
 EMBEDDED = "embedded"
+EMBEDDED_CONFIG = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.http.routes": [],  # its pages are for everybody
+}
 Answer = Callable[[object], None]
 
 
@@ -51,6 +56,7 @@ class Dask:
         self._futures: set[Future[Any]] = set()
         self._tls: TemporaryDirectory[str] | None = None
         self._cluster: LocalCluster | None = None
+        dask.config.set({"temporary-directory": str(folder)})
         named = plan.scheduler or EMBEDDED
         if named.partition(":")[0] == EMBEDDED:
             self._client = self._embedded(named.partition(":")[2] or "127.0.0.1")
@@ -64,15 +70,15 @@ class Dask:
         security = Security.temporary()
         self._tls = TemporaryDirectory(prefix="pageferry-tls-")
         self._environment = _written(security, Path(self._tls.name))
-        dask.config.set({"distributed.scheduler.allowed-failures": 0})
+        dask.config.set(EMBEDDED_CONFIG)
         self._cluster = LocalCluster(
             n_workers=0,
             processes=False,
             host=address,
             protocol="tls",
             security=security,
-            dashboard_address=None,
-            silence_logs=False,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=ERROR,
         )
         client = Client(self._cluster)
         self.look_after()
@@ -151,8 +157,8 @@ class Dask:
 def _connected(address: str) -> Client:
     try:
         return Client(address, timeout=UP_S / 6)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ConfigError(f"scheduler: {address}: {error}") from None
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # the last one: no TLS keys
+        raise ConfigError(f"scheduler: {address}: no scheduler there: {error}") from None
 
 
 def _written(security: Security, folder: Path) -> Mapping[str, str]:

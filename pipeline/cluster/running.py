@@ -15,8 +15,9 @@ from pipeline.batch.loading import load_plan
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import ENDED, Summary, summary
-from pipeline.cluster.conductor import CANCELLED, Conductor, Happening
+from pipeline.cluster.conductor import CANCELLED, Conductor
 from pipeline.cluster.dask import Dask
+from pipeline.cluster.questions import Happening, Questions
 from pipeline.signals import Flag, cancelled_by_signals
 from protocol.errors import ConfigError
 
@@ -92,7 +93,8 @@ class _Batch:
         self._happenings = happenings
         self._saved_s = 0.0
         self._dask = Dask(plan, folder, self._heard)
-        self._conductor = Conductor(plan, moves, journal, self._dask, happenings, time)
+        self._questions = Questions(self._dask, happenings, time)
+        self._conductor = Conductor(plan, moves, journal, self._questions, time, self._dask.cores)
 
     def _heard(self, said: dict[str, Any]) -> None:
         """In a thread of Dask's."""
@@ -104,9 +106,12 @@ class _Batch:
         self._journal.end(None)
         self._go_on()
         with cancelled_by_signals(self._cancel.set):
+            self._conductor.begin_due()
             while not self._conductor.is_over:
-                self._conductor.turn()
+                self._questions.turn()
+                self._look_after()
                 self._obey()
+                self._conductor.begin_due()
                 self._show()
         self._leave_rest()
         self._journal.end(time())
@@ -131,6 +136,10 @@ class _Batch:
                 self._conductor.put_away(row, move.tries)
             elif move.state in ENDED and move.state != "stuck":
                 self._conductor.scheduler.withdraw(move.name)
+
+    def _look_after(self) -> None:
+        for host in self._dask.look_after():
+            self._conductor.note("host", detail=f"{host} is started again")
 
     def _obey(self) -> None:
         if self._cancel.is_set() and not self._conductor.cancelled:

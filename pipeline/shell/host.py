@@ -1,11 +1,13 @@
 """`pageferry host`: a machine of a cluster, for batches."""
 
 import asyncio
+import tempfile
 from typing import Annotated
 
 import typer
 
 from pipeline.config.environment import check_package
+from pipeline.shell.folders import own_temporary_folder
 from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
 
@@ -25,18 +27,22 @@ def host(
     """
     check_package("host", "distributed")
     try:
-        asyncio.run(_serve(name, scheduler))
+        with own_temporary_folder():
+            asyncio.run(_serve(name, scheduler))
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(f"--scheduler: {scheduler}: {error}") from None
     return 0
 
 
 async def _serve(name: str, scheduler: str) -> None:
+    import dask
     from distributed import Worker
 
     from pipeline.cluster.dask import ENDS_A_HOST, resource
     from pipeline.cluster.folder import forget_old
 
+    here = {"temporary-directory": tempfile.gettempdir()}
+    dask.config.set({**here, "distributed.worker.http.routes": []})  # its pages are for everybody
     forget_old()
     worker = Worker(
         scheduler,

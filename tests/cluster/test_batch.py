@@ -1,0 +1,29 @@
+"""Whole batches on an embedded Dask, with guests that are processes of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.batches import batch
+
+pytestmark = pytest.mark.more
+LOOPBACK = {name: {"address": f"127.0.0.{number}"} for number, name in enumerate("abcdef", 11)}
+
+
+def test_three_guests_are_drained(folder: Path) -> None:
+    """The smallest way through all of it."""
+    guests = {"g1": "a", "g2": "a", "g3": "a"}
+    hosts = {"a": {**LOOPBACK["a"], "guests": [{"name": name} for name in guests]},
+             "b": LOOPBACK["b"], "c": LOOPBACK["c"]}  # fmt: skip
+    limits = {"cluster": 2, "per-source": 2, "per-destination": 1}
+    with batch(folder, guests, hosts=hosts, drain="a", limits=limits) as drained:
+        with drained.run("--json", str(folder / "out.json")) as run:
+            assert run.code(100) == 0, run.words
+        places = drained.places()
+        assert all(place in (["b"], ["c"]) for place in places.values()), places
+        assert drained.check_limits(2, 2, 1) == 2
+        told = json.loads((folder / "out.json").read_text())
+        assert told["counts"]["arrived"] == 3
+        assert {one["verified"] for one in told["moves"]} == {True}
+        assert {one["name"]: [one["place"]] for one in told["moves"]} == places

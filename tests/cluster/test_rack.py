@@ -1,0 +1,124 @@
+"""Two dozen guests over six hosts with their own addresses and links, whatever happens."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.cluster.batches import Batch, batch
+from tests.cluster.rack import SWITCH, Rack, rack
+from tests.pipeline.guests.helpers import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("tc") is None,
+        reason="network namespaces are made by root, with ip and tc of iproute2",
+    ),
+]
+HOSTS = "abcdef"
+LINK = 20 << 20
+LIMITS = {"cluster": 4, "per-source": 2, "per-destination": 2}
+WAIT_S = 400
+
+
+@pytest.fixture
+def hosts() -> Iterator[Rack]:
+    """Six hosts on a switch."""
+    with rack(HOSTS, LINK) as made:
+        yield made
+
+
+def placed(count: int) -> dict[str, str]:
+    """Guests, and where they are."""
+    return {f"g{number:02}": HOSTS[number % len(HOSTS)] for number in range(count)}
+
+
+def migrations(guests: dict[str, str]) -> list[dict[str, Any]]:
+    """Each to one of two others."""
+    dice, found = Random(1), []
+    for name, host in guests.items():
+        to = dice.sample([other for other in HOSTS if other != host], 2)
+        found.append({"name": name, "source": host, "destination": to})
+    return found
+
+
+def plan_of(hosts: Rack, moves: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:  # noqa: ANN401
+    """All of a plan."""
+    return {
+        "hosts": {name: hosts.host(name) for name in HOSTS},
+        "migrations": moves,
+        "limits": LIMITS,
+        "scheduler": f"embedded:{SWITCH}",
+        "retries": {"most": 4, "backoff": 1},
+        "timeouts": {"host": 30, "attempt": 60},
+        **keys,
+    }
+
+
+def check_places(moved: Batch, expected: set[str]) -> None:
+    """Each guest runs at exactly one host, where the journal says; those of `expected` have
+    arrived."""
+    rows, places = moved.rows(), moved.places()
+    for name, found in places.items():
+        assert len(found) == 1, (name, found, rows[name])
+        assert found == [rows[name].place], (name, found, rows[name])
+    assert {name for name, row in rows.items() if row.state == "arrived"} == expected
+
+
+def test_all_arrive(folder: Path, hosts: Rack) -> None:
+    """A limit that is exceeded for a moment; a guest that is nowhere, or twice."""
+    guests = placed(24)
+    with batch(folder, guests, **plan_of(hosts, migrations(guests))) as moved:
+        with moved.run() as run:
+            assert run.code(WAIT_S) == 0, run.words
+        check_places(moved, set(guests))
+        assert moved.check_limits(4, 2, 2) == 4
+
+
+def test_faults(folder: Path, hosts: Rack) -> None:
+    """A worker that is killed, a host that is cut off, a guest that never converges, a destination
+    without room, a conductor that is killed twice."""
+    guests = placed(24)
+    moves = migrations(guests)
+    moves[0]["config"] = {
+        "guest": {"workload": {"working-set": "4MiB", "dirty-rate": "1GiB"}},
+        "parameters": {"max-bandwidth": "100KiB", "downtime-limit": 1},
+        "convergence": {"progress-timeout": 5},
+    }
+    moves[1]["destination"] = ["a"]
+    moves[1]["config"] = {"destination": {"path": "/dev/full/none", "socket": None, "start": None}}
+    with batch(folder, guests, **plan_of(hosts, moves)) as moved:
+        with moved.run() as run:
+            run.wait_for("2 arrived")
+            moved.processes("host", "c")[0].kill()
+            run.wait_for("5 arrived")
+            hosts.cut("d")
+            time.sleep(10)
+            hosts.mend("d")
+            run.wait_for("9 arrived")
+            kill(moved, run)
+        with moved.run("--resume") as again:
+            again.wait_for("14 arrived")
+            kill(moved, again)
+        with moved.run("--resume") as last:
+            assert last.code(WAIT_S) == 1, last.words
+        check_places(moved, set(guests) - {"g00", "g01"})
+        rows = moved.rows()
+        assert rows["g00"].state == rows["g01"].state == "failed"
+        assert rows["g00"].reason
+        assert rows["g01"].reason
+        moved.check_limits(4, 2, 2)
+
+
+def kill(moved: Batch, run: Any) -> None:  # noqa: ANN401
+    """The conductor, which takes its hosts with it."""
+    run.process.kill()
+    run.process.wait()
+    wait_until(lambda: not moved.processes("host"), within_s=30)
