@@ -19,7 +19,7 @@ from distributed import Client, Future, LocalCluster, get_worker
 from distributed.security import Security
 
 from pipeline.batch.plan import Host, Plan
-from pipeline.cluster.launching import start_with_us
+from pipeline.cluster.launching import end, start_with_us
 from pipeline.records.processes import Process, maybe_process
 from protocol.errors import ConfigError, MigrationError
 
@@ -148,6 +148,9 @@ class Dask:
     def close(self) -> None:
         """End what was started. Idempotent."""
         self._client.close()
+        for process in self._children.values():
+            end(process)
+        self._children.clear()
         if self._cluster is not None:
             self._cluster.close()
         if self._tls is not None:

@@ -19,15 +19,13 @@ import msgspec
 from msgspec import Struct
 
 from pipeline.cluster.folder import EndFolder, new_lines
-from pipeline.cluster.launching import reap, start_for_itself, start_with_us
-from pipeline.records.processes import Process, maybe_process
+from pipeline.cluster.launching import LOOK_S, end, reap, start_for_itself, start_with_us
+from pipeline.records.processes import maybe_process
 from pipeline.result import Result
 from protocol.errors import MigrationError
 from protocol.session import Role
 
-LOOK_S = 0.05
 HOOK_S = 60.0
-END_S = 5.0
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -64,7 +62,7 @@ def attend(order: Order, tell: Tell) -> Ended:
             _begin(order, folder)
         except (MigrationError, OSError, subprocess.SubprocessError) as error:
             folder.forbid()
-            _end(folder.maybe_waiting())
+            end(folder.maybe_waiting())
             return Ended(begun=False, words=str(error))
     return _waited_for(folder, tell)
 
@@ -118,7 +116,7 @@ def _start_what_waits(order: Order, folder: EndFolder) -> None:
     while order.socket is not None and not _answers(order.socket):
         reap()
         if monotonic() > until:
-            _end(process)
+            end(process)
             raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
         sleep(LOOK_S)
 
@@ -168,17 +166,6 @@ def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str])
     all."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
-        _end(folder.maybe_waiting())
+        end(folder.maybe_waiting())
     if hook is not None:
         run_hook(hook, folder.log, environment)
-
-
-def _end(process: Process | None) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        until = monotonic() + END_S
-        if process is None or not process.is_alive:
-            return
-        os.kill(process.pid, number)
-        while process.is_alive and monotonic() < until:
-            reap()
-            sleep(LOOK_S)

@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 
+from pipeline.records.processes import Process
+
+LOOK_S = 0.05
+END_S = 5.0
+"""For one that was told to end, before it is killed."""
 _PR_SET_PDEATHSIG = 1
 _LAUNCHER = ThreadPoolExecutor(1, "launcher")
 _started: dict[int, subprocess.Popen[bytes]] = {}
@@ -49,6 +55,19 @@ def reap() -> None:
     for pid, process in list(_started.items()):
         if process.poll() is not None:
             _started.pop(pid, None)
+
+
+def end(process: Process | None) -> None:
+    """See that it is gone: it is told to end, and killed where it does not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = monotonic() + END_S
+        if process is None or not process.is_alive:
+            break
+        os.kill(process.pid, number)
+        while process.is_alive and monotonic() < until:
+            reap()
+            sleep(LOOK_S)
+    reap()
 
 
 def _end_with(parent: int, first: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -52,8 +53,10 @@ async def _serve(name: str, scheduler: str) -> None:
         memory_limit=0,
         dashboard=False,
     )
-    loop = asyncio.get_running_loop()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
     for number in SIGNALS:
-        loop.add_signal_handler(number, lambda: asyncio.ensure_future(worker.close()))
-    async with worker:
-        await worker.finished()
+        loop.add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        async with worker:
+            await worker.finished()

@@ -1,6 +1,7 @@
 """Batches of real guests over hosts that are all this machine; where each guest is in the end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,7 @@ class Batch:
         for started in self._started:
             started.wait(10)
         wait_until(lambda: not self.processes("guest"), within_s=20)
+        shutil.rmtree(self.folder / "keys", ignore_errors=True)
         for path in self.folder.iterdir():
             if path.is_file() or path.is_socket():
                 path.unlink()

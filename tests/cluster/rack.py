@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-NET = "192.0.2"
+NET = "198.51.100"
 """A net for examples."""
 SWITCH = f"{NET}.254"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.keys import make_keys
 from tests.cluster.batches import Batch, batch
 from tests.cluster.rack import SWITCH, Rack, rack
 from tests.pipeline.guests.helpers import wait_until
@@ -49,16 +50,21 @@ def migrations(guests: dict[str, str]) -> list[dict[str, Any]]:
     return found
 
 
-def plan_of(hosts: Rack, moves: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:  # noqa: ANN401
-    """All of a plan."""
+def keys(folder: Path) -> dict[str, str]:
+    """Those of a host, made now."""
+    return {"keys": str(folder), "key": make_keys(folder).decode()}
+
+
+def plan_of(folder: Path, hosts: Rack, moves: list[dict[str, Any]]) -> dict[str, Any]:
+    """All of a plan, whose hosts have keys of their own."""
+    (folder / "keys").mkdir()
     return {
-        "hosts": {name: hosts.host(name) for name in HOSTS},
+        "hosts": {name: {**hosts.host(name), **keys(folder / "keys" / name)} for name in HOSTS},
         "migrations": moves,
         "limits": LIMITS,
         "scheduler": f"embedded:{SWITCH}",
         "retries": {"most": 4, "backoff": 1},
         "timeouts": {"host": 30, "attempt": 60},
-        **keys,
     }
 
 
@@ -75,7 +81,7 @@ def check_places(moved: Batch, expected: set[str]) -> None:
 def test_all_arrive(folder: Path, hosts: Rack) -> None:
     """A limit that is exceeded for a moment; a guest that is nowhere, or twice."""
     guests = placed(24)
-    with batch(folder, guests, **plan_of(hosts, migrations(guests))) as moved:
+    with batch(folder, guests, **plan_of(folder, hosts, migrations(guests))) as moved:
         with moved.run() as run:
             assert run.code(WAIT_S) == 0, run.words
         check_places(moved, set(guests))
@@ -94,7 +100,7 @@ def test_faults(folder: Path, hosts: Rack) -> None:
     }
     moves[1]["destination"] = ["a"]
     moves[1]["config"] = {"destination": {"path": "/dev/full/none", "socket": None, "start": None}}
-    with batch(folder, guests, **plan_of(hosts, moves)) as moved:
+    with batch(folder, guests, **plan_of(folder, hosts, moves)) as moved:
         with moved.run() as run:
             run.wait_for("2 arrived")
             moved.processes("host", "c")[0].kill()

@@ -1,0 +1,281 @@
+"""What is decided when ends answer, answer wrongly, late or not at all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from pipeline.batch.journal import Journal, MoveRow
+from pipeline.batch.moves import Move
+from pipeline.cluster.conductor import Conductor
+from pipeline.cluster.ends import Ended
+from pipeline.cluster.questions import Questions
+from pipeline.cluster.settling import Left
+from pipeline.records.record import Record, encode_record
+from pipeline.result import Result
+from protocol.commit import Step
+from protocol.errors import MigrationError
+from protocol.status import Status
+from tests.pipeline.batch.plans import move, plan
+from tests.pipeline.cluster.hosts import Clock, Hosts
+
+SESSION = "5" * 32
+ARRIVED = Ended(begun=True, result=Result(status=Status.COMPLETED, guest_alive="destination"))
+FAILED = Ended(
+    begun=True, result=Result(status=Status.FAILED, guest_alive="source", error_desc="no room")
+)
+UNKNOWN = Ended(
+    begun=True,
+    result=Result(
+        status=Status.FAILED, guest_alive="unknown", session=SESSION, error_desc="no answer"
+    ),
+)
+ENDED = Ended(begun=True, result=Result(status=Status.COMPLETED, self_check="clean"))
+MOVES = [move("one", "a", "b"), move("two", "a", "b")]
+
+
+class Stage:
+    """A conductor, hosts that answer what a test says, and a clock."""
+
+    def __init__(self, path: Path, moves: list[Move], **keys: Any) -> None:  # noqa: ANN401
+        self.clock, self.hosts = Clock(), Hosts()
+        hosts: dict[str, dict[str, Any]] = {name: {} for name in "abc"}
+        self.plan = plan(hosts, limits={"cluster": 1}, **keys)
+        self.journal = Journal(path / "journal")
+        if self.journal.plan is None:
+            rows = [MoveRow(one.name, one.source, one.memory, place=one.source) for one in moves]
+            self.journal.begin("batch", b"plan", rows, self.clock())
+        self.questions = Questions(self.hosts, Queue(), self.clock)  # type: ignore[arg-type]
+        self.conductor = Conductor(self.plan, moves, self.journal, self.questions, self.clock, None)
+
+    def turn(self, seconds: float = 0) -> None:
+        """Let time pass, and what has come be heard."""
+        self.clock.now_s += seconds
+        self.questions.turn()
+        self.conductor.begin_due()
+
+    def listening(self) -> None:
+        """The destination of the one that is under way listens."""
+        self.turn()
+        (token,) = self.conductor.attempts
+        told = {"token": token, "role": "destination", "event": "listening"}
+        self.conductor.heard({**told, "socket_address": "tcp:b:1"})
+
+    def both_end(self, here: object, there: object = ENDED) -> None:
+        """Of the one that is under way, its destination last."""
+        self.listening()
+        asked = {one.host: one for one in (self.hosts.take("attend"), self.hosts.take("attend"))}
+        asked["a"].answer(here)
+        asked["b"].answer(there)
+        self.turn()
+
+    def row(self, name: str = "one") -> MoveRow:
+        """What the journal says."""
+        return self.journal.move(name)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """Two moves, one at a time."""
+    monkeypatch.setattr("pipeline.cluster.questions.TURN_S", 0.001)
+    made = Stage(tmp_path, MOVES)
+    yield made
+    made.journal.close()
+
+
+def test_one_arrives_and_then_the_other(stage: Stage) -> None:
+    """A place that is not given to the next one."""
+    stage.both_end(ARRIVED)
+    assert stage.row().state == "arrived"
+    assert stage.row().place == "b"
+    assert stage.row("two").state == "waiting", "what waits there is put away first"
+    stage.hosts.take("discard").answer(None)
+    stage.turn()
+    assert stage.row("two").state == "running"
+
+
+def test_one_that_failed_is_tried_again_later(stage: Stage) -> None:
+    """A retry without a pause, or for ever."""
+    stage.both_end(FAILED)
+    row = stage.row()
+    assert (row.state, row.reason, row.place) == ("waiting", "no room", "a")
+    assert row.again == stage.clock() + 20
+    discard = stage.hosts.take("discard")
+    assert discard.arguments[2]["PAGEFERRY_OUTCOME"] == "failed"  # type: ignore[index]
+    discard.answer(None)
+    stage.turn()
+    assert stage.row("two").state == "running"
+    stage.both_end(ARRIVED)
+    stage.hosts.take("discard").answer(None)
+    for tries in (2, 3, 4):
+        stage.turn(200)
+        assert stage.row().tries == tries
+        stage.both_end(FAILED)
+        stage.hosts.take("discard").answer(None)
+    stage.turn(1000)
+    assert stage.row().state == "failed"
+    assert stage.conductor.is_over
+
+
+def record_there(step: Step) -> bytes:
+    """The destination's record, as it is when it is closed."""
+    made = Record(session=SESSION, role="destination", name="one", owner=None)
+    return encode_record(made.at(step, "closed"))
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "place"), [(Step.STARTED, "arrived", "b"), (Step.NOT_STARTED, "waiting", "a")]
+)
+def test_one_that_is_unknown_is_resolved(stage: Stage, step: Step, state: str, place: str) -> None:
+    """A guest that is moved again while it runs at the destination."""
+    stage.both_end(UNKNOWN)
+    assert stage.row().state == "running", "as long as it is not known"
+    assert stage.row().session == SESSION
+    closed = stage.hosts.take("closed_there")
+    assert (closed.host, closed.arguments) == ("b", (SESSION,))
+    closed.answer(record_there(step))
+    stage.turn()
+    settle = stage.hosts.take("settle_here")
+    assert settle.host == "a"
+    settle.answer("the guest goes on")
+    stage.turn()
+    assert (stage.row().state, stage.row().place) == (state, place)
+
+
+@pytest.mark.parametrize("answer", [None, MigrationError("it still runs")])
+def test_one_that_stays_unknown_is_never_tried_again(
+    stage: Stage, answer: Exception | None
+) -> None:
+    """A second copy, because a host did not answer."""
+    stage.both_end(UNKNOWN)
+    asked = stage.hosts.take("closed_there")
+    if answer is None:
+        stage.turn(61)
+    else:
+        asked.answer(answer)
+        stage.turn()
+    row = stage.row()
+    assert (row.state, row.place, row.session) == ("unknown", "", SESSION)
+    for _ in range(5):
+        stage.turn(1000)
+    begun = [one for one in stage.journal.attempts() if one.move == "one"]
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "state"),
+    [
+        (Left(), "waiting"),
+        (Left(given=True), "arrived"),
+        (Left(session=SESSION), "running"),
+        (TimeoutError("gone"), "unknown"),
+    ],
+)
+def test_a_source_that_left_no_result_is_looked_at(stage: Stage, left: object, state: str) -> None:
+    """A guess about a guest whose command was killed."""
+    stage.both_end(Ended(begun=True, words="killed"))
+    stage.hosts.take("look_at_source").answer(left)
+    stage.turn()
+    assert stage.row().state == state
+    if state == "running":
+        assert stage.hosts.take("closed_there").arguments == (SESSION,)
+
+
+def test_a_host_that_is_lost_is_asked_again(stage: Stage) -> None:
+    """An attempt that nobody waits for, since Dask has lost its task."""
+    stage.listening()
+    there, here = stage.hosts.take("attend"), stage.hosts.take("attend")
+    here.answer(MigrationError("KilledWorker"))
+    stage.turn()
+    again = stage.hosts.take("forbid")
+    assert again.host == "a"
+    there.answer(ENDED)
+    again.answer(ARRIVED)
+    stage.turn()
+    assert stage.row().state == "arrived"
+
+
+def test_a_host_that_stays_away_leaves_it_unknown(stage: Stage) -> None:
+    """A batch that waits for ever; a guest that is taken for one that stayed."""
+    stage.listening()
+    there, here = stage.hosts.take("attend"), stage.hosts.take("attend")
+    here.answer(MigrationError("KilledWorker"))
+    there.answer(ENDED)
+    stage.turn()
+    stage.turn(61)
+    stage.turn()
+    stage.hosts.take("look_at_source")
+    stage.turn(61)
+    assert stage.row().state == "unknown"
+
+
+def test_a_destination_that_never_listens_was_no_attempt_of_the_source(stage: Stage) -> None:
+    """A guest whose place is not known because a port was taken."""
+    stage.turn()
+    stage.hosts.take("attend").answer(Ended(begun=False, words="somebody listens there already"))
+    stage.turn()
+    assert stage.row().reason == "somebody listens there already"
+    assert stage.row().place == "a"
+
+
+def test_cancel_and_timeout(stage: Stage) -> None:
+    """A cancelled guest that is tried again; one that hangs for ever."""
+    stage.listening()
+    stage.conductor.cancel("one")
+    stop = stage.hosts.take("stop")
+    assert stop.host == "a"
+    cancelled = Result(status=Status.CANCELLED, guest_alive="source", error_desc="cancelled")
+    there, here = stage.hosts.take("attend"), stage.hosts.take("attend")
+    here.answer(Ended(begun=True, result=cancelled))
+    there.answer(ENDED)
+    stage.turn()
+    stage.hosts.take("discard").answer(None)
+    assert stage.hosts.take("stop").host == "b", "it would wait for ever"
+    assert (stage.row().state, stage.row().reason) == ("cancelled", "cancelled by the user")
+    stage.listening()
+    stage.turn(3601)
+    assert stage.hosts.take("stop").host == "a"
+
+
+def test_a_conductor_that_is_killed_is_taken_over_from(tmp_path: Path, stage: Stage) -> None:
+    """An attempt that is begun a second time; one that nobody waits for."""
+    stage.listening()
+    (token,) = stage.conductor.attempts
+    (row,) = stage.journal.attempts()
+    later = Stage(tmp_path, MOVES)
+    later.conductor.adopt(row, 1)
+    later.turn()
+    asked = [later.hosts.take("forbid"), later.hosts.take("forbid")]
+    assert {one.host for one in asked} == {"a", "b"}
+    assert all(one.arguments[0] == token for one in asked)
+    for one in asked:
+        one.answer(ARRIVED if one.host == "a" else ENDED)
+    later.turn()
+    assert later.row().state == "arrived"
+    later.journal.close()
+
+
+def test_shares_are_told_to_those_that_run(tmp_path: Path, stage: Stage) -> None:
+    """A link that one migration has for itself, and that stays half empty."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    wide = Stage(folder, MOVES, bandwidth=1000)
+    wide.conductor.limit("cluster", 2)
+    wide.turn()
+    first, second = wide.conductor.attempts.values()
+    assert (first.share, second.share) == (500, 500)
+    wide.conductor.heard({"token": first.token, "role": "destination", "event": "listening",
+                          "socket_address": "tcp:b:1"})  # fmt: skip
+    order: Any = wide.hosts.asked[-1].arguments[0]
+    assert (order.role, order.config["parameters"]["max-bandwidth"]) == ("source", 500)
+    for one in list(wide.hosts.asked):
+        if one.name == "attend" and one.arguments[0].token == second.token:  # type: ignore[attr-defined]
+            one.answer(Ended(begun=False, words="no"))
+    wide.turn()
+    wide.hosts.take("discard").answer(None)
+    wide.turn()
+    steer = wide.hosts.take("steer")
+    assert steer.arguments == (first.token, 1000)
+    wide.journal.close()
