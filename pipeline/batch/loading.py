@@ -1,6 +1,7 @@
 """From a plan's file to a Plan and its moves, or one line that says what is wrong, and where."""
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def load_plan(path: Path) -> tuple[Plan, list[Move]]:
     checks = _Checks(document, plan)
     moves = [checks.move(one) for one in wanted(plan)]
     checks.once(moves)
+    checks.room(moves)
     return plan, moves
 
 
@@ -75,7 +77,7 @@ class _Checks:
         memory = self._memory(config, one)
         guest = config.guest
         rate = guest.workload.dirty_rate if isinstance(guest, SyntheticGuest) else 0
-        move = Move(
+        return Move(
             name=one.guest.name,
             source=one.source,
             candidates=one.candidates,
@@ -88,8 +90,6 @@ class _Checks:
             hooks=one.guest.hooks or self._plan.hooks,
             where=one.where,
         )
-        self._check_room(move)
-        return move
 
     def _check_places(self, one: Wanted) -> None:
         where, hosts = one.where, self._plan.hosts
@@ -150,12 +150,18 @@ class _Checks:
         guest = config.guest
         return guest.memory if isinstance(guest, SyntheticGuest) else UNKNOWN_MEMORY
 
-    def _check_room(self, move: Move) -> None:
-        rooms = [self._plan.hosts[name].memory for name in move.candidates]
-        known = [room for room in rooms if room is not None]
-        if len(known) == len(rooms) and max(known) < move.memory:
-            raise self.fail((*move.where, "memory"), f"{move.name} has {move.memory} bytes, no host"
-                            f" that it may go to has room for more than {max(known)}")  # fmt: skip
+    def room(self, moves: list[Move]) -> None:
+        """ConfigError for a guest that fits nowhere, even where all leave that are to."""
+        leaving: Counter[str] = Counter()
+        for move in moves:
+            leaving[move.source] += move.memory
+        for move in moves:
+            rooms = [self._plan.hosts[name].memory for name in move.candidates]
+            most = max((leaving[name] + (room or 0) for name, room in
+                        zip(move.candidates, rooms, strict=True)), default=0)  # fmt: skip
+            if None not in rooms and most < move.memory:
+                text = f"{move.name} has {move.memory} bytes, where it may go is room for {most}"
+                raise self.fail((*move.where, "memory"), text)
 
     def once(self, moves: list[Move]) -> None:
         """ConfigError for a guest that is listed twice, or two that are one."""

@@ -59,6 +59,7 @@ class Scheduler:
         self._ready: list[tuple[Key, str]] = []
         self._parked: defaultdict[str, list[tuple[Key, str]]] = defaultdict(list)
         self._freed: set[str] = set()
+        self._failed_at: dict[str, str] = {}
         self._later: list[tuple[float, str, Move]] = []
         for number, move in enumerate(moves):
             self._keys[move.name] = self._key(move, number)
@@ -110,6 +111,7 @@ class Scheduler:
         self._give_room(source if arrived else destination, start.move.memory)
         self._freed |= {source, destination}
         if again_s is not None:
+            self._failed_at[name] = destination
             heapq.heappush(self._later, (again_s, name, start.move))
         self._wake(source)
 
@@ -191,9 +193,15 @@ class Scheduler:
         return min(self.limits.per_link, self._most_on_link(host))
 
     def _maybe_destination(self, move: Move) -> str | None:
-        """The candidate to which least was given, of those that have a place and room."""
+        """The candidate to which least was given, of those that have a place and room; the one at
+        which it failed only where there is no other."""
+        failed = self._failed_at.get(move.name)
         free = [host for host in move.candidates if self._fits(move, host)]
-        return min(free, key=lambda host: (self._coming[host], self._load[host]), default=None)
+        return min(
+            free,
+            key=lambda host: (host == failed, self._coming[host], self._load[host]),
+            default=None,
+        )
 
     def _fits(self, move: Move, host: str) -> bool:
         room = self._room[host]

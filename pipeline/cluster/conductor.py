@@ -118,15 +118,19 @@ class Conductor:
         self.journal.attempt(row, tries)
         self._share_again(attempt)
         self._run(attempt, "destination", tasks.attend, attempt.order(self.plan, "destination"))
+        self._limit_time(attempt)
+
+    def _limit_time(self, attempt: Attempt) -> None:
         seconds = self.plan.timeouts.attempt
-        late = partial(self.stop, token, f"not done in {seconds:g} s")
-        self._questions.within((token, "attempt"), seconds, late)
+        late = partial(self.stop, attempt.token, f"not done in {seconds:g} s")
+        self._questions.within((attempt.token, "attempt"), seconds, late)
 
     def adopt(self, row: AttemptRow, tries: int) -> None:
         """One that was begun by a conductor that is no more: what has not begun of it never does,
         the rest is waited for."""
         attempt = self._known(row, tries)
         self.note("adopt", attempt)
+        self._limit_time(attempt)
         roles: tuple[Role, Role] = ("destination", "source")
         for role in roles:
             self._run(attempt, role, tasks.forbid, row.token, role)

@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from pipeline.cluster.folder import EndFolder, new_lines
 from pipeline.cluster.launching import LOOK_S, end, reap, start_for_itself, start_with_us
-from pipeline.records.processes import maybe_process
 from pipeline.result import Result
 from protocol.errors import MigrationError
 from protocol.session import Role
@@ -109,14 +108,11 @@ def _start_what_waits(order: Order, folder: EndFolder) -> None:
     assert order.start is not None
     if order.socket is not None and _answers(order.socket):
         raise MigrationError(f"somebody listens at {order.socket} already")
-    process = maybe_process(start_for_itself(order.start, folder.log))
-    if process is not None:
-        folder.note_waiting(process)
+    start_for_itself(order.start, folder.log, folder.note_waiting)
     until = monotonic() + order.start_s
     while order.socket is not None and not _answers(order.socket):
         reap()
         if monotonic() > until:
-            end(process)
             raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
         sleep(LOOK_S)
 

@@ -67,9 +67,9 @@ class EndFolder:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def note_waiting(self, waits: Process) -> None:
-        """Keep which process was started to be filled."""
-        self._put(self._waits, msgspec.json.encode(waits))
+    def note_waiting(self) -> None:
+        """In the process that is to be filled: keep which one it is."""
+        self._put(self._waits, msgspec.json.encode(this_process()))
 
     def maybe_waiting(self) -> Process | None:
         """The process that was started to be filled."""

@@ -31,9 +31,9 @@ def start_with_us(command: Sequence[str], log: Path, first: Callable[[], object]
     return _start(command, log, partial(_end_with, os.getpid(), first))
 
 
-def start_for_itself(command: Sequence[str], log: Path) -> int:
-    """Start `command`, which lives on whatever becomes of this process; its pid. OSError."""
-    return _start(command, log, os.setsid)
+def start_for_itself(command: Sequence[str], log: Path, first: Callable[[], object]) -> None:
+    """Start `command`, which lives on whatever becomes of this process, behind `first` as above."""
+    _start(command, log, partial(_live_on, first))
 
 
 def _start(command: Sequence[str], log: Path, first: Callable[[], object]) -> int:
@@ -68,6 +68,11 @@ def end(process: Process | None) -> None:
             reap()
             sleep(LOOK_S)
     reap()
+
+
+def _live_on(first: Callable[[], object]) -> None:
+    os.setsid()
+    first()
 
 
 def _end_with(parent: int, first: Callable[[], object]) -> None:

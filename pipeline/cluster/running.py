@@ -18,6 +18,7 @@ from pipeline.batch.summary import ENDED, Summary, summary
 from pipeline.cluster.conductor import CANCELLED, Conductor
 from pipeline.cluster.dask import Dask
 from pipeline.cluster.questions import Happening, Questions
+from pipeline.config.units import format_bytes
 from pipeline.signals import Flag, cancelled_by_signals
 from protocol.errors import ConfigError
 
@@ -69,7 +70,7 @@ def _open(journal: Journal, path: Path, plan: Plan, moves: list[Move], *, resume
 def cannot_move(move: Move) -> str:
     """Why a guest that nobody makes room for never begins."""
     return (
-        f"{move.name} ({move.memory} bytes) cannot leave {move.source}:"
+        f"{move.name} ({format_bytes(move.memory)}) cannot leave {move.source}:"
         f" {', '.join(move.candidates[:5])} will have no room for it"
     )
 

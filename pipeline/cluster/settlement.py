@@ -53,7 +53,7 @@ class Settlement:
         elif left.session is not None:
             self.resolve(attempt, Outcome("unknown", "its source died", left.session))
         elif left.given:
-            self._then(attempt, Outcome("arrived", "its source died behind the commit"))
+            self._then(attempt, Outcome("arrived"))
         else:
             self._then(attempt, Outcome("failed", "its source died"))
 

@@ -9,7 +9,9 @@ import typer
 
 from pipeline.config.environment import check_package
 from pipeline.result import write_out, write_whole
+from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.options import Quiet, ReportPath
+from pipeline.shell.performing import check_report
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,14 +72,13 @@ def run(
     pageferry batch run configs/batch/embedded.yaml --resume
     """
     check_package("batch run", "distributed")
-    if report is not None:
-        check_package("--report", "matplotlib")
+    check_report(report)
     from pipeline.cluster.running import run_batch
     from pipeline.logs import configure_logging
     from pipeline.shell.batch_display import display, table
 
     configure_logging(quiet=quiet)
-    with display(quiet=quiet) as observer:
+    with own_temporary_folder(), display(quiet=quiet) as observer:
         found, cancelled = run_batch(path, resume=resume, observer=observer)
     _write(found, json_path, report)
     if not quiet and json_path != "-":

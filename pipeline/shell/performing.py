@@ -129,9 +129,14 @@ def _check_asked(asked: Asked) -> None:
     """ConfigError for what could not be written when the migration is over."""
     if asked.json_path is not None and asked.json_path != "-":
         _check_writable("--json", Path(asked.json_path))
-    if asked.report_path is not None:
+    check_report(asked.report_path)
+
+
+def check_report(path: str | None) -> None:
+    """ConfigError where the page could not be drawn, or written."""
+    if path is not None:
         check_package("--report", "matplotlib")
-        _check_writable("--report", Path(asked.report_path))
+        _check_writable("--report", Path(path))
 
 
 def _check_writable(option: str, path: Path) -> None:

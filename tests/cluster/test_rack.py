@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -99,8 +101,10 @@ def test_faults(folder: Path, hosts: Rack) -> None:
         "convergence": {"progress-timeout": 5},
     }
     moves[1]["destination"] = ["a"]
-    moves[1]["config"] = {"destination": {"path": "/dev/full/none", "socket": None, "start": None}}
-    with batch(folder, guests, **plan_of(folder, hosts, moves)) as moved:
+    full = {"path": str(folder / "full/guest"), "socket": None, "start": None}
+    moves[1]["config"] = {"destination": full}
+    plan = plan_of(folder, hosts, moves)
+    with small_disk(folder / "full"), batch(folder, guests, **plan) as moved:
         with moved.run() as run:
             run.wait_for("2 arrived")
             moved.processes("host", "c")[0].kill()
@@ -121,6 +125,18 @@ def test_faults(folder: Path, hosts: Rack) -> None:
         assert rows["g00"].reason
         assert rows["g01"].reason
         moved.check_limits(4, 2, 2)
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """A file system on which no guest has room."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+        path.rmdir()
 
 
 def kill(moved: Batch, run: Any) -> None:  # noqa: ANN401

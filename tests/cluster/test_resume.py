@@ -80,7 +80,7 @@ def test_steered_from_another_terminal(folder: Path) -> None:
 
 def test_a_host_is_killed(folder: Path) -> None:
     """An attempt that is taken for lost, or done twice, because Dask has lost its task."""
-    with batch(folder, GUESTS, **three(rate="1MiB")) as moved, moved.run() as run:
+    with batch(folder, GUESTS, **three(rate="4MiB")) as moved, moved.run() as run:
         run.wait_for("2 running")
         time.sleep(3)
         victims: list[psutil.Process] = moved.processes("host", "a")

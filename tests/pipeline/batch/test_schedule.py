@@ -126,6 +126,17 @@ def test_a_retry_waits_for_its_time() -> None:
     assert names(chosen.due(20)) == ["one"]
 
 
+def test_a_retry_goes_to_another_host() -> None:
+    """A guest that is tried again and again where it fails."""
+    chosen = scheduler(plan(HOSTS), [move("one", "a", "b", "c")])
+    tried = []
+    for now in range(3):
+        (start,) = chosen.due(now)
+        tried.append(start.destination)
+        chosen.ended("one", arrived=False, again_s=now + 1)
+    assert tried == ["b", "c", "b"]
+
+
 def test_limits_that_are_raised_count_at_once() -> None:
     """Guests that wait on although they might go."""
     moves = [move(f"g{n}", "a", "b", "c") for n in range(4)]

@@ -1,0 +1,96 @@
+"""`pageferry batch` as a command line: dry runs, mistakes, what is said without a cluster."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.batch.loading import load_plan
+from pipeline.batch.plan import Guest, Host, Limits, Migration, Plan, Retries, Timeouts
+from pipeline.config.model import Section
+from pipeline.shell.cli import run_command
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = str(ROOT / "configs/batch/embedded.yaml")
+FULL = """
+hosts: {a: {memory: 0}, b: {memory: 0}}
+migrations:
+  - {name: there, source: a, destination: b}
+  - {name: back, source: b, destination: a}
+defaults: {guest: {kind: file, path: "/nowhere/{name}"}}
+"""
+
+
+def test_a_dry_run_says_who_goes_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan that is printed, and not what comes of it."""
+    assert run_command(["batch", "plan", EXAMPLE]) == 0
+    said = capsys.readouterr().out
+    assert "embedded: 6 guests, " in said
+    assert "a is empty after " in said
+    assert run_command(["batch", "plan", EXAMPLE, "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {one["name"] for one in told["moves"]} == {f"g{number}" for number in range(1, 7)}
+    assert told["cannot-move"] == []
+    assert max(one["ends"] for one in told["moves"]) == told["seconds"]
+
+
+def test_hosts_that_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A night in which nothing begins, and nobody says why."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(FULL)
+    assert run_command(["batch", "plan", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "cannot move: there from a: no room for its 1GiB at b" in said
+    assert "cannot move: back from b: no room for its 1GiB at a" in said
+    assert run_command(["batch", "run", str(path)]) == 2
+    assert "there (1GiB) cannot leave a: b will have no room for it" in capsys.readouterr().err
+    path.write_text(FULL.replace("b: {memory: 0", "b: {memory: 1GiB"))
+    assert run_command(["batch", "plan", str(path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "/no/plan.yaml"], "/no/plan.yaml: cannot be read"),
+        (["status", EXAMPLE], "no batch was begun"),
+        (["pause", EXAMPLE], "no batch was begun"),
+        (["cancel", EXAMPLE, "g1"], "no batch was begun"),
+        (["limit", EXAMPLE, "per-source=0"], "found 'per-source=0', expected one of cluster"),
+        (["limit", EXAMPLE, "guests=3"], "found 'guests=3'"),
+        (["run", EXAMPLE, "--report", "/no/folder/x.html"], "/no/folder/x.html cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback; a batch that is begun although its report cannot be written."""
+    assert run_command(["batch", *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said
+    assert "\n" not in said
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run that says that all is well, of a cluster that nobody has."""
+    path = tmp_path / "plan.yaml"
+    text = FULL.replace("memory: 0", "memory: 1GiB")
+    path.write_text(text + "scheduler: tcp://127.0.0.1:9\n")
+    assert run_command(["batch", "plan", str(path)]) == 2
+    assert "scheduler: tcp://127.0.0.1:9: no scheduler there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "configs/batch").glob("*.yaml")), ids=str)
+def test_examples_are_plans(example: Path) -> None:
+    """An example that is refused."""
+    _, moves = load_plan(example)
+    assert moves
+
+
+def test_every_key_is_documented() -> None:
+    """A key that only the code knows."""
+    text = (ROOT / "docs/batch.md").read_text()
+    for model in (Plan, Host, Guest, Migration, Limits, Retries, Timeouts):
+        assert issubclass(model, Section)
+        for info in model.model_fields.values():
+            assert re.search(rf"[`.{{ ]{info.alias}\b", text), info.alias
