@@ -30,7 +30,7 @@ class Attempt:
     percent: float = 0.0
     wire_rate: float | None = None
     stopping: str | None = None
-    settled: bool = False
+    adopted: bool = False
 
     @property
     def name(self) -> str:

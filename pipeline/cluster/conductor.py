@@ -15,9 +15,9 @@ from uuid import uuid4
 import msgspec
 
 from pipeline.batch.forecast import Forecast, forecast, link_limit, predicted_alone
-from pipeline.batch.journal import AttemptRow, Journal
+from pipeline.batch.journal import AttemptRow, Journal, MoveRow
 from pipeline.batch.moves import Move
-from pipeline.batch.outcome import Kind, Outcome, backoff_s, may_retry
+from pipeline.batch.outcome import Outcome, backoff_s, may_retry
 from pipeline.batch.plan import Limits, Plan
 from pipeline.batch.prediction import FULL_SPEED, RATIO
 from pipeline.batch.schedule import Scheduler, Start, budgets
@@ -35,6 +35,7 @@ GIVE_UP_S = 20.0
 AHEAD = 1000
 """Moves that are foreseen while others run: some 0.2 s."""
 CANCELLED = "cancelled by the user"
+FAILURES = ("failed", "unknown", "lost")
 LIMITS = [str(info.alias) for info in Limits.model_fields.values()]
 
 
@@ -129,11 +130,17 @@ class Conductor:
         """One that was begun by a conductor that is no more: what has not begun of it never does,
         the rest is waited for."""
         attempt = self._known(row, tries)
+        attempt.adopted = True
         self.note("adopt", attempt)
         self._limit_time(attempt)
         roles: tuple[Role, Role] = ("destination", "source")
         for role in roles:
             self._run(attempt, role, tasks.forbid, row.token, role)
+
+    def over_before(self, move: MoveRow) -> None:
+        """One that will not be tried again."""
+        self._failures += move.state in FAILURES
+        self.scheduler.withdraw(move.name)
 
     def put_away(self, row: AttemptRow, tries: int) -> None:
         """One that has ended, of which a conductor that is no more has not put away what it
@@ -224,9 +231,8 @@ class Conductor:
 
     def _is(self, attempt: Attempt, outcome: Outcome) -> None:
         """The outcome of an attempt, in the journal; then what it leaves is put away."""
-        if attempt.stopping and outcome.kind == "cancelled":
-            kind: Kind = "cancelled" if attempt.stopping == CANCELLED else "failed"
-            outcome = Outcome(kind, attempt.stopping)
+        if outcome.kind == "cancelled" and attempt.stopping != CANCELLED:
+            outcome = Outcome("failed", attempt.stopping or "its host ended")
         result = None if attempt.result is None else msgspec.json.encode(attempt.result)
         with self.journal.together():
             self.journal.change_attempt(attempt.token, ended=self._clock(), outcome=outcome.kind,
@@ -239,19 +245,21 @@ class Conductor:
             self._discard(attempt, outcome)
 
     def _keep(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Where the move stands from here on."""
-        retries, tries, again = self.plan.retries, attempt.tries, None
+        """Where the move stands from here on. A failure for which a conductor that was killed may be
+        to blame does not count."""
+        retries, again = self.plan.retries, None
+        tries = attempt.tries - (attempt.adopted and outcome.kind == "failed")
         state: str = outcome.kind
         may = may_retry(outcome.reason, tries, retries.most, retries.not_on)
         if state == "failed" and may and not self._ends:
-            again = self._clock() + backoff_s(tries, retries.backoff, retries.factor)
+            again = self._clock() + backoff_s(max(1, tries), retries.backoff, retries.factor)
             state = "waiting"
-        self._failures += state in ("failed", "unknown", "lost")
+        self._failures += state in FAILURES
         place = {"arrived": attempt.destination, "unknown": "", "lost": ""}.get(
             state, attempt.move.source
         )
         self.journal.change(attempt.move.name, state=state, reason=outcome.reason, again=again,
-                            session=outcome.session, place=place)  # fmt: skip
+                            session=outcome.session, place=place, tries=tries)  # fmt: skip
         if state == "arrived" and attempt.share is None and attempt.wire_rate:
             self._wire_rates.append(attempt.wire_rate)
 

@@ -58,12 +58,7 @@ def _open(journal: Journal, path: Path, plan: Plan, moves: list[Move], *, resume
         stuck = forecast(plan, moves).stuck
         if stuck:
             raise ConfigError(cannot_move(stuck[0]))
-        rows = [
-            MoveRow(
-                one.name, one.source, one.memory, "waiting", one.source, "", 0, None, None, None
-            )
-            for one in moves
-        ]
+        rows = [MoveRow(one.name, one.source, one.memory, place=one.source) for one in moves]
         journal.begin(plan.name, text, rows, time())
 
 
@@ -136,7 +131,7 @@ class _Batch:
             elif row is not None and not row.closed:
                 self._conductor.put_away(row, move.tries)
             elif move.state in ENDED and move.state != "stuck":
-                self._conductor.scheduler.withdraw(move.name)
+                self._conductor.over_before(move)
 
     def _look_after(self) -> None:
         for host in self._dask.look_after():

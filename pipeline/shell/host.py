@@ -1,6 +1,7 @@
 """`pageferry host`: a machine of a cluster, for batches."""
 
 import asyncio
+import os
 import tempfile
 from contextlib import suppress
 from typing import Annotated
@@ -11,6 +12,9 @@ from pipeline.config.environment import check_package
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
+
+END_S = 3.0
+"""For a host that is told to end; its ends of migrations are then told, too."""
 
 
 def host(
@@ -55,8 +59,13 @@ async def _serve(name: str, scheduler: str) -> None:
     )
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
+
+    def end() -> None:
+        loop.call_later(END_S, os._exit, 1)  # whatever its threads, or a scheduler, are about
+        task.cancel()
+
     for number in SIGNALS:
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, end)
     with suppress(asyncio.CancelledError):
         async with worker:
             await worker.finished()

@@ -16,6 +16,7 @@ from pipeline.config.keys import make_keys
 from tests.cluster.batches import Batch, batch
 from tests.cluster.rack import SWITCH, Rack, rack
 from tests.pipeline.guests.helpers import wait_until
+from tests.system.migrations import Command
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,6 +126,8 @@ def test_faults(folder: Path, hosts: Rack) -> None:
         assert rows["g00"].reason
         assert rows["g01"].reason
         moved.check_limits(4, 2, 2)
+        with Command(folder, "cleanup") as cleanup:
+            assert cleanup.code() == 0, cleanup.words
 
 
 @contextmanager

@@ -58,6 +58,8 @@ def test_killed_and_resumed(folder: Path, seed: int) -> None:
         assert {name: [row.place] for name, row in rows.items()} == places
         assert {row.state for row in rows.values()} == {"arrived"}
         moved.check_limits(2, 2, 2)
+        with Command(folder, "cleanup") as cleanup:
+            assert cleanup.code() == 0, cleanup.words
 
 
 def test_steered_from_another_terminal(folder: Path) -> None:

@@ -257,6 +257,23 @@ def test_a_conductor_that_is_killed_is_taken_over_from(tmp_path: Path, stage: St
     later.journal.close()
 
 
+def test_an_end_that_went_with_its_host_is_tried_again(tmp_path: Path, stage: Stage) -> None:
+    """A guest that is taken for cancelled since `batch run` was killed; a try that this cost."""
+    cancelled = Result(status=Status.CANCELLED, guest_alive="source", error_desc="cancelled")
+    stage.both_end(Ended(begun=True, result=cancelled))
+    stage.hosts.take("discard").answer(None)
+    assert (stage.row().state, stage.row().reason) == ("waiting", "its host ended")
+    stage.turn()
+    later = Stage(tmp_path, MOVES)
+    later.conductor.adopt(later.journal.attempts()[-1], 1)
+    later.turn()
+    for one in (later.hosts.take("forbid"), later.hosts.take("forbid")):
+        one.answer(Ended(begun=True, result=cancelled) if one.host == "a" else ENDED)
+    later.turn()
+    assert (later.row("two").state, later.row("two").tries) == ("waiting", 0)
+    later.journal.close()
+
+
 def test_shares_are_told_to_those_that_run(tmp_path: Path, stage: Stage) -> None:
     """A link that one migration has for itself, and that stays half empty."""
     folder = tmp_path / "wide"
