@@ -8,6 +8,7 @@ from time import monotonic
 from pipeline.config.units import format_bytes
 from pipeline.laboratory.experiment import Experiment
 from pipeline.laboratory.journal import Journal
+from pipeline.laboratory.links import check_links
 from pipeline.laboratory.loading import load_experiment
 from pipeline.laboratory.measures import UNITS
 from pipeline.laboratory.report import report
@@ -26,6 +27,7 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
     ConfigError for what is wrong with it, or with the folder; what was made until then is kept.
     """
     experiment = load_experiment(path)
+    check_links(experiment.links)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,6 +40,9 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
         except KeyboardInterrupt:
             sys.stderr.write(f"{len(journal.rows)} trials are kept: --resume goes on\n")
             raise
+        except OSError as error:
+            where, kept = error.filename or out, len(journal.rows)
+            raise ConfigError(f"{where}: {error.strerror}; {kept} trials are kept") from None
         finally:
             found = _written(out, experiment, journal.rows)
         return found
