@@ -89,8 +89,8 @@ def heat(
         middle = sum(image.get_clim()) / 2
         for y, row in enumerate(table):
             for x, cell in enumerate(row):
+                ink = INK if cell is None else "white" if cell > middle else "black"
                 text = "none" if cell is None else _short(cell)
-                ink = "white" if cell is not None and cell > middle else "black"
                 axes.text(x, y, text, ha="center", va="center", color=ink, fontweight="bold")
         axes.set_xticks(range(len(columns)), [str(one) for one in columns])
         axes.set_yticks(range(len(rows)), [str(one) for one in rows])
