@@ -114,8 +114,8 @@ def test_a_trial_that_fails_is_a_row(folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
 def test_the_disk_is_full_and_then_is_not(folder: Path) -> None:
-    """A traceback; trials that are gone with the disk, or are made again behind it."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder / "o")]
+    """A traceback; trials that have failed by it alone, are gone with it, or are made again."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=280k", "tmpfs", str(folder / "o")]
     (folder / "o").mkdir()
     if subprocess.run(mount, check=False).returncode:
         pytest.skip("no file system can be mounted here")
@@ -128,7 +128,7 @@ def test_the_disk_is_full_and_then_is_not(folder: Path) -> None:
         assert "No space left on device" in last
         kept = len((folder / "o/trials.jsonl").read_bytes().splitlines()) - 1
         assert 0 < kept < 19
-        subprocess.run(["mount", "-o", "remount,size=1m", str(folder / "o")], check=True)
+        subprocess.run(["mount", "-o", "remount,size=2m", str(folder / "o")], check=True)
         with tuned(folder, many, "--resume") as resumed:
             assert resumed.code(60) == 0, resumed.words
             assert len(resumed.words.splitlines()) == 19 - kept
