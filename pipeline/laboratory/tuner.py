@@ -33,7 +33,7 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
     except OSError as error:
         raise ConfigError(f"--out: {out}: {error.strerror}") from None
     with closing(Journal(out / "trials.jsonl", experiment.signature, resume=resume)) as journal:
-        progress = Progress(experiment, len(journal.rows), quiet=quiet)
+        progress = Progress(experiment, journal.rows, quiet=quiet)
         try:
             laboratory = Laboratory(experiment, out / "trial")
             Search(experiment, journal, laboratory.make, progress.told).run()
@@ -51,27 +51,33 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
 class Progress:
     """A line a trial on standard error: how many, what came of it, best so far, time left."""
 
-    def __init__(self, experiment: Experiment, known: int, *, quiet: bool) -> None:
-        self._experiment = experiment
+    def __init__(self, experiment: Experiment, known: list[Row], *, quiet: bool) -> None:
+        self._objective = experiment.objectives[0]
         self._quiet = quiet
-        self._made = known
+        self._made = len(known)
         self._here = 0
         self._began = monotonic()
         self._best: float | None = None
+        for row in known:
+            self._count(row)
 
     def told(self, row: Row, in_all: int | None) -> None:
         """One more was made."""
         self._made, self._here = self._made + 1, self._here + 1
         if self._quiet:
             return
-        objective = self._experiment.objectives[0]
-        figure = row.measures.get(objective)
-        if figure is not None and row.trial.repetition >= 0:
-            known = [self._best] if self._best is not None else []
-            self._best = min([figure, *known], key=lambda one: objective.sign * one)
+        self._count(row)
+        objective = self._objective
         of = "" if in_all is None else f" of {in_all}"
         best = "" if self._best is None else f", best {shown(objective, self._best)}"
         sys.stderr.write(f"{self._made}{of}: {_said(row, objective)}{best}{self._left(in_all)}\n")
+
+    def _count(self, row: Row) -> None:
+        """Whether it is the best so far."""
+        figure = row.measures.get(self._objective)
+        if figure is not None and row.trial.repetition >= 0:
+            known = [self._best] if self._best is not None else []
+            self._best = min([figure, *known], key=lambda one: self._objective.sign * one)
 
     def _left(self, in_all: int | None) -> str:
         if in_all is None:

@@ -9,6 +9,7 @@ from pipeline.laboratory.experiment import Settings
 from pipeline.laboratory.journal import Journal
 from pipeline.laboratory.loading import load_experiment
 from pipeline.laboratory.trials import Row, Trial
+from pipeline.laboratory.tuner import Progress
 from pipeline.shell.cli import run_command
 
 GUEST = "base: {guest: {kind: synthetic, memory: 8MiB}}\n"
@@ -76,6 +77,21 @@ def test_what_it_leaves(experiment: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "codec: zlib" in shown.out
     assert "codec: zlib" in (out / "best.yaml").read_text()
     assert {path.name for path in out.iterdir()} == {*WRITTEN, "trials.jsonl"}
+
+
+def test_the_best_so_far_is_that_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that goes on, and calls its first trial the best; a warm-up that is."""
+    path = tmp_path / "x.yaml"
+    path.write_text(EXPERIMENT)
+    progress = Progress(load_experiment(path), [row("none", 300), row("zlib", 200)], quiet=False)
+    warm = Row(trial=Trial({"codec": "none"}, 0, 0, -1), measures={"total-time": 50.0})
+    for one in (warm, row("zstd", 250), row("lz4", 100)):
+        progress.told(one, 5)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", best ")[2].split(",")[0] for line in lines] == [
+        "200 ms", "200 ms", "100 ms"
+    ]  # fmt: skip
+    assert lines[1].startswith("4 of 5: codec=zstd: 250 ms")
 
 
 @pytest.mark.parametrize("name", WRITTEN)
