@@ -14,7 +14,7 @@ from pipeline.laboratory.measures import UNITS
 from pipeline.laboratory.report import report
 from pipeline.laboratory.running import Laboratory
 from pipeline.laboratory.search import Search
-from pipeline.laboratory.standings import Standing, Standings
+from pipeline.laboratory.standings import Place, Standing, Standings
 from pipeline.laboratory.tables import write_best, write_tables
 from pipeline.laboratory.trials import Row
 from protocol.errors import ConfigError
@@ -57,7 +57,7 @@ class Progress:
         self._made = len(known)
         self._here = 0
         self._began = monotonic()
-        self._best: float | None = None
+        self._best: dict[Place, float] = {}
         for row in known:
             self._count(row)
 
@@ -69,15 +69,16 @@ class Progress:
         self._count(row)
         objective = self._objective
         of = "" if in_all is None else f" of {in_all}"
-        best = "" if self._best is None else f", best {shown(objective, self._best)}"
+        known = self._best.get((row.trial.guest, row.trial.link))
+        best = "" if known is None else f", best {shown(objective, known)}"
         sys.stderr.write(f"{self._made}{of}: {_said(row, objective)}{best}{self._left(in_all)}\n")
 
     def _count(self, row: Row) -> None:
-        """Whether it is the best so far."""
-        figure = row.measures.get(self._objective)
+        """Whether it is the best so far, of its guest and link."""
+        figure, place = row.measures.get(self._objective), (row.trial.guest, row.trial.link)
         if figure is not None and row.trial.repetition >= 0:
-            known = [self._best] if self._best is not None else []
-            self._best = min([figure, *known], key=lambda one: self._objective.sign * one)
+            known = self._best.get(place, figure)
+            self._best[place] = min(figure, known, key=lambda one: self._objective.sign * one)
 
     def _left(self, in_all: int | None) -> str:
         if in_all is None:

@@ -80,18 +80,19 @@ def test_what_it_leaves(experiment: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_best_so_far_is_that_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One that goes on, and calls its first trial the best; a warm-up that is."""
+    """One that goes on, and calls its first trial the best; a warm-up that is; another link's."""
     path = tmp_path / "x.yaml"
     path.write_text(EXPERIMENT)
     progress = Progress(load_experiment(path), [row("none", 300), row("zlib", 200)], quiet=False)
     warm = Row(trial=Trial({"codec": "none"}, 0, 0, -1), measures={"total-time": 50.0})
-    for one in (warm, row("zstd", 250), row("lz4", 100)):
-        progress.told(one, 5)
+    there = Row(trial=Trial({"codec": "none"}, 0, 1, 0), measures={"total-time": 700.0})
+    for one in (warm, row("zstd", 250), row("lz4", 100), there):
+        progress.told(one, 6)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(", best ")[2].split(",")[0] for line in lines] == [
-        "200 ms", "200 ms", "100 ms"
+        "200 ms", "200 ms", "100 ms", "700 ms"
     ]  # fmt: skip
-    assert lines[1].startswith("4 of 5: codec=zstd: 250 ms")
+    assert lines[1].startswith("4 of 6: codec=zstd: 250 ms")
 
 
 @pytest.mark.parametrize("name", WRITTEN)
