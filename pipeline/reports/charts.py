@@ -71,12 +71,13 @@ def stacked(series: Mapping[str, Sequence[float]], names: Sequence[str], across:
 
 
 def scatter(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Points, in groups."""
+    """Points, in groups, those of the first one above the others."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7, 3.5)
         for number, (name, points) in enumerate(groups.items()):
             xs, ys = [x for x, _ in points], [y for _, y in points]
-            axes.scatter(xs, ys, color=SERIES[number % len(SERIES)], label=name, s=28)
+            colour, above = SERIES[number % len(SERIES)], 2 + 1 / (1 + number)
+            axes.scatter(xs, ys, color=colour, label=name, s=28, zorder=above)
         return _finished(figure, axes, across, up, legend=len(groups) > 1)
 
 

@@ -40,3 +40,10 @@ def test_a_cell_of_a_heat_map_without_a_figure_is_in_the_ink_of_the_page() -> No
     assert (inks["none"], inks["1.25"]) == ("currentColor", "")
     assert (inks["700"], inks["500"]) == ("#ffffff", "#ffffff")
     assert inks["level"] == inks["workers"] == inks["total-time (ms)"] == "currentColor"
+
+
+def test_points_of_the_first_group_lie_above_the_others() -> None:
+    """The one setting that nothing beats, hidden by one that is close to it."""
+    drawn = charts.scatter({"front": [(1, 1)], "others": [(1, 1)]}, "ms", "s")
+    marks = re.findall(r'<use [^>]*style="fill: (#[0-9a-f]+)', drawn.partition('id="legend_1"')[0])
+    assert marks == [charts.SERIES[1], charts.SERIES[0]]
