@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 BURST_MS = 5
 """What may go at once, after a pause; the kernel takes no less than a packet or two."""
 LATENCY_MS = 50
+_NOT_IN_KERNEL = ("qdisc kind is unknown", "No such file or directory")
+"""How `tc`, now and formerly, says that the kernel has no such thing."""
 _NAME = re.compile(r"^pf-\d+[ab]\b", re.MULTILINE)
 _NUMBER = re.compile(r"\D")
 
@@ -51,6 +53,14 @@ def shaped(link: Link) -> Iterator[Shaped]:
     else:
         with _namespaces(link) as made:
             yield made
+
+
+def check_links(links: Iterable[Link]) -> None:
+    """Make each once, and let go of it: ConfigError, before there are trials, where one cannot be
+    had here."""
+    for link in links:
+        with shaped(link):
+            pass
 
 
 @contextmanager
@@ -94,11 +104,24 @@ def _shape(name: str, device: str, link: Link) -> None:
         _do(*add, *parent, "tbf", *rate, "latency", f"{LATENCY_MS}ms")
         parent = ("parent", "1:")
     if link.rtt:
-        _do(*add, *parent, "netem", "delay", f"{link.rtt / 2:g}ms")
+        _delay(*add, *parent, "netem", "delay", f"{link.rtt / 2:g}ms")
+
+
+def _delay(*words: str) -> None:
+    said = _maybe_refusal(words)
+    if said is None:
+        return
+    if any(one in said for one in _NOT_IN_KERNEL):
+        said = f"a round-trip time needs netem, which this kernel does not have ({said})"
+    raise ConfigError(f"links: {said}")
 
 
 def _do(*words: str) -> None:
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or "no word of it").splitlines()[-1]
+    if (said := _maybe_refusal(words)) is not None:
         raise ConfigError(f"links: {' '.join(words)}: {said}")
+
+
+def _maybe_refusal(words: tuple[str, ...]) -> str | None:
+    """What a command says that fails, in one line; None where it does not."""
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    return (done.stderr.strip() or "no word of it").splitlines()[-1] if done.returncode else None

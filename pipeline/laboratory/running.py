@@ -32,6 +32,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 START_S = 30.0
 END_S = 10.0
 """For the processes of a trial to end behind its result."""
+ROOM_BYTES = 256 << 10
+"""Of disk, for what a trial writes and its row: with less it would be told as one that failed."""
 
 
 class Laboratory:
@@ -46,7 +48,8 @@ class Laboratory:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     def make(self, trial: Trial) -> Row:
-        """Try it. One that fails is a row, too; ConfigError where links cannot be had here."""
+        """Try it. One that fails is a row, too; ConfigError where links cannot be had here, OSError
+        where the disk is full."""
         began, link = datetime.now(UTC).isoformat(), self._experiment.links[trial.link]
         with shaped(link) as way, _made(self._folder):
             try:
@@ -85,8 +88,12 @@ class Laboratory:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
+    """A folder while this lasts; OSError where its disk has no room for a trial."""
     folder.mkdir()
     try:
+        with (folder / "room").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+        (folder / "room").unlink()
         yield
     finally:
         shutil.rmtree(folder)

@@ -36,10 +36,6 @@ class Standing:
         figures = [row.measures[measure] for row in self.rows[place] if row.measures]
         return (max(figures) - min(figures)) / median(figures) if figures else 0.0
 
-    def failures(self) -> int:
-        """How many of its trials did not complete."""
-        return sum(not row.measures for rows in self.rows.values() for row in rows)
-
 
 class Standings:
     """Those of all settings that were tried, by one objective after the other."""

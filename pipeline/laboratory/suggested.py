@@ -3,6 +3,8 @@
 A list of numbers is handed over as their order, so that neighbours are known for such.
 """
 
+import os
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,10 +32,18 @@ ASKS = 5
 def suggested(experiment: Experiment, journal: Journal, search: "Search") -> None:
     """Make what is suggested, place by place, until there are enough, or the time is over."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal.beside("optuna.log"))))
+    storage = JournalStorage(JournalFileBackend(str(_whole(journal.beside("optuna.log")))))
     for guest in range(search.places.guests):
         for link in range(search.places.links):
             _Study(experiment, search, storage, guest, link).run()
+
+
+def _whole(path: Path) -> Path:
+    """Cut off a line that a full disk has left, behind which optuna would read nothing."""
+    if path.exists():
+        whole, end, _ = path.read_bytes().rpartition(b"\n")
+        os.truncate(path, len(whole + end))
+    return path
 
 
 class _Study:

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ def write_tables(folder: Path, experiment: Experiment, rows: list[Row]) -> None:
     frame = pl.DataFrame(
         {name: [one.get(name) for one in flat] for name in names}, strict=False, nan_to_null=True
     )
-    frame.write_parquet(folder / "trials.parquet")
-    frame.write_csv(folder / "trials.csv")
+    packed = BytesIO()  # a full disk is an error of another kind, where polars meets it
+    frame.write_parquet(packed)
+    (folder / "trials.parquet").write_bytes(packed.getvalue())
+    (folder / "trials.csv").write_text(frame.write_csv())
 
 
 def _flat(row: Row, experiment: Experiment) -> dict[str, Any]:

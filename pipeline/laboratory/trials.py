@@ -29,11 +29,6 @@ class Trial(Struct, frozen=True, rename="kebab"):
         known = [sorted(self.settings.items()), self.guest, self.link, self.repetition]
         return json.dumps(known)
 
-    @property
-    def setting(self) -> str:
-        """As `key`, of all its repetitions."""
-        return json.dumps([sorted(self.settings.items()), self.guest, self.link])
-
 
 class Row(Struct, frozen=True, rename="kebab", kw_only=True):
     """A trial that was made: `measures` by name, empty where it failed; all of its result;

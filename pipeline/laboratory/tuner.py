@@ -8,12 +8,13 @@ from time import monotonic
 from pipeline.config.units import format_bytes
 from pipeline.laboratory.experiment import Experiment
 from pipeline.laboratory.journal import Journal
+from pipeline.laboratory.links import check_links
 from pipeline.laboratory.loading import load_experiment
 from pipeline.laboratory.measures import UNITS
 from pipeline.laboratory.report import report
 from pipeline.laboratory.running import Laboratory
 from pipeline.laboratory.search import Search
-from pipeline.laboratory.standings import Standing, Standings
+from pipeline.laboratory.standings import Place, Standing, Standings
 from pipeline.laboratory.tables import write_best, write_tables
 from pipeline.laboratory.trials import Row
 from protocol.errors import ConfigError
@@ -26,18 +27,22 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
     ConfigError for what is wrong with it, or with the folder; what was made until then is kept.
     """
     experiment = load_experiment(path)
+    check_links(experiment.links)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out: {out}: {error.strerror}") from None
     with closing(Journal(out / "trials.jsonl", experiment.signature, resume=resume)) as journal:
-        progress = Progress(experiment, len(journal.rows), quiet=quiet)
+        progress = Progress(experiment, journal.rows, quiet=quiet)
         try:
             laboratory = Laboratory(experiment, out / "trial")
             Search(experiment, journal, laboratory.make, progress.told).run()
         except KeyboardInterrupt:
             sys.stderr.write(f"{len(journal.rows)} trials are kept: --resume goes on\n")
             raise
+        except OSError as error:
+            where, kept = error.filename or out, len(journal.rows)
+            raise ConfigError(f"{where}: {error.strerror}; {kept} trials are kept") from None
         finally:
             found = _written(out, experiment, journal.rows)
         return found
@@ -46,27 +51,34 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
 class Progress:
     """A line a trial on standard error: how many, what came of it, best so far, time left."""
 
-    def __init__(self, experiment: Experiment, known: int, *, quiet: bool) -> None:
-        self._experiment = experiment
+    def __init__(self, experiment: Experiment, known: list[Row], *, quiet: bool) -> None:
+        self._objective = experiment.objectives[0]
         self._quiet = quiet
-        self._made = known
+        self._made = len(known)
         self._here = 0
         self._began = monotonic()
-        self._best: float | None = None
+        self._best: dict[Place, float] = {}
+        for row in known:
+            self._count(row)
 
     def told(self, row: Row, in_all: int | None) -> None:
         """One more was made."""
         self._made, self._here = self._made + 1, self._here + 1
         if self._quiet:
             return
-        objective = self._experiment.objectives[0]
-        figure = row.measures.get(objective)
-        if figure is not None and row.trial.repetition >= 0:
-            known = [self._best] if self._best is not None else []
-            self._best = min([figure, *known], key=lambda one: objective.sign * one)
+        self._count(row)
+        objective = self._objective
         of = "" if in_all is None else f" of {in_all}"
-        best = "" if self._best is None else f", best {shown(objective, self._best)}"
+        known = self._best.get((row.trial.guest, row.trial.link))
+        best = "" if known is None else f", best {shown(objective, known)}"
         sys.stderr.write(f"{self._made}{of}: {_said(row, objective)}{best}{self._left(in_all)}\n")
+
+    def _count(self, row: Row) -> None:
+        """Whether it is the best so far, of its guest and link."""
+        figure, place = row.measures.get(self._objective), (row.trial.guest, row.trial.link)
+        if figure is not None and row.trial.repetition >= 0:
+            known = self._best.get(place, figure)
+            self._best[place] = min(figure, known, key=lambda one: self._objective.sign * one)
 
     def _left(self, in_all: int | None) -> str:
         if in_all is None:

@@ -13,6 +13,10 @@ SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#14b8a6")
 """Told apart on light and on dark paper."""
 INK = "#010203"
 """Stands for the ink of the page."""
+ROOM = 1.08
+"""Times the highest figure, so that its mark is whole."""
+LETTER = 0.085
+"""Inches of the name of an axis, for a letter."""
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pageferry",
@@ -47,7 +51,8 @@ def lines(
             else:
                 axes.plot(places, heights, color=colour, label=name, marker="o")
         axes.set_xticks(range(len(names)), names)
-        axes.set_ylim(bottom=0)
+        highest = max((y for points in series.values() for _, y in points), default=0)
+        axes.set_ylim(0, highest * ROOM or 1)
         return _finished(figure, axes, across, up, legend=len(series) > 1)
 
 
@@ -66,12 +71,13 @@ def stacked(series: Mapping[str, Sequence[float]], names: Sequence[str], across:
 
 
 def scatter(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
-    """Points, in groups."""
+    """Points, in groups, those of the first one above the others."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7, 3.5)
         for number, (name, points) in enumerate(groups.items()):
             xs, ys = [x for x, _ in points], [y for _, y in points]
-            axes.scatter(xs, ys, color=SERIES[number % len(SERIES)], label=name, s=28)
+            colour, above = SERIES[number % len(SERIES)], 2 + 1 / (1 + number)
+            axes.scatter(xs, ys, color=colour, label=name, s=28, zorder=above)
         return _finished(figure, axes, across, up, legend=len(groups) > 1)
 
 
@@ -83,14 +89,15 @@ def heat(
 ) -> str:
     """A figure for each pair of values: `names` are those of columns, rows, and of the figure."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1.5 + 1.1 * len(columns), 1.2 + 0.55 * len(rows))
+        height = max(1.2 + 0.55 * len(rows), *(0.7 + LETTER * len(name) for name in names[1:]))
+        figure, axes = _figure(1.5 + 1.1 * len(columns), height)
         filled = [[float("nan") if cell is None else cell for cell in row] for row in table]
         image = axes.imshow(filled, cmap="viridis_r", aspect="auto")
         middle = sum(image.get_clim()) / 2
         for y, row in enumerate(table):
             for x, cell in enumerate(row):
+                ink = INK if cell is None else "white" if cell > middle else "black"
                 text = "none" if cell is None else _short(cell)
-                ink = "white" if cell is not None and cell > middle else "black"
                 axes.text(x, y, text, ha="center", va="center", color=ink, fontweight="bold")
         axes.set_xticks(range(len(columns)), [str(one) for one in columns])
         axes.set_yticks(range(len(rows)), [str(one) for one in rows])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,35 @@ def test_a_trial_that_fails_is_a_row(folder: Path) -> None:
     assert errors["2000"] == ""
     assert errors["1"]
     shutil.rmtree(folder / "o")
+    (folder / "two.yaml").unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+def test_the_disk_is_full_and_then_is_not(folder: Path) -> None:
+    """A traceback; trials that have failed by it alone, are gone with it, or are made again."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=276k", "tmpfs", str(folder / "o")]
+    (folder / "o").mkdir()
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    many = EXPERIMENT.replace("repeat: 2", "repeat: 5")
+    try:
+        with tuned(folder, many) as tuning:
+            assert tuning.code(60) == 2, tuning.words
+            last = tuning.words.splitlines()[-1]
+        assert last.startswith("pageferry: ")
+        assert "No space left on device" in last
+        kept = len((folder / "o/trials.jsonl").read_bytes().splitlines()) - 1
+        assert 0 < kept < 11
+        subprocess.run(["mount", "-o", "remount,size=2m", str(folder / "o")], check=True)
+        with tuned(folder, many, "--resume") as resumed:
+            assert resumed.code(60) == 0, resumed.words
+            assert len(resumed.words.splitlines()) == 11 - kept
+        made = {(row["setting.codec"], row["repetition"], row["error"]) for row in table(folder)}
+        assert len(table(folder)) == len(made) == 11
+        assert {error for *_, error in made} == {""}
+    finally:
+        subprocess.run(["umount", folder / "o"], check=True)
+    (folder / "o").rmdir()
     (folder / "two.yaml").unlink()
 
 

@@ -88,6 +88,16 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     assert len({*first, *second}) == 33
 
 
+def test_a_line_of_optuna_that_was_cut_off(tmp_path: Path) -> None:
+    """A log behind which nothing can be read, after the disk was full."""
+    asked, path = experiment(search=SEARCHES[2]), tmp_path / "optuna.log"
+    first = made(tmp_path, asked, most=7)
+    path.write_bytes(path.read_bytes()[:-7])
+    second = made(tmp_path, asked, resume=True)
+    assert len({*first, *second}) == len(first) + len(second) == 1 + 9 * 2
+    assert made(tmp_path, asked, resume=True) == []
+
+
 def test_a_folder_with_trials_is_not_written_over(tmp_path: Path) -> None:
     """A night's work, gone."""
     asked = experiment()
