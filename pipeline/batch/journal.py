@@ -112,7 +112,9 @@ class Journal:
 
     def moves(self) -> list[MoveRow]:
         """All of them, in the plan's order."""
-        return [MoveRow(*row) for row in self._database.execute("SELECT * FROM moves")]
+        return [
+            MoveRow(*row) for row in self._database.execute("SELECT * FROM moves ORDER BY rowid")
+        ]
 
     def move(self, name: str) -> MoveRow:
         """That of one guest."""
@@ -159,6 +161,13 @@ class Journal:
         """What was not done yet."""
         rows = self._database.execute(
             "SELECT number, what, argument FROM requests WHERE done = 0 ORDER BY number"
+        )
+        return [Request(*row) for row in rows]
+
+    def heard(self) -> list[Request]:
+        """What was asked for, and heard, in this batch."""
+        rows = self._database.execute(
+            "SELECT number, what, argument FROM requests WHERE done = 1 ORDER BY number"
         )
         return [Request(*row) for row in rows]
 

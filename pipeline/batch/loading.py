@@ -1,6 +1,5 @@
 """From a plan's file to a Plan and its moves, or one line that says what is wrong, and where."""
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.batch.plan import (
     Timeouts,
     Window,
 )
+from pipeline.config.links import is_loopback
 from pipeline.config.loading import Document, read_document, validated
 from pipeline.config.model import Config, Section, SyntheticGuest
 from protocol.errors import ConfigError
@@ -56,14 +56,14 @@ class _Checks:
         self._document = document
         self._plan = plan
         for number, name in enumerate(plan.drain):
-            self._known(name, ("drain", number), "drain")
+            self._known(name, ("drain", number))
 
     def fail(self, keys: tuple[object, ...], text: str) -> ConfigError:
         """For the key at the end of `keys`."""
         name = ".".join(map(str, keys))
         return ConfigError(f"{self._document.where}:{self._document.line(keys)}: {name}: {text}")
 
-    def _known(self, host: str, keys: tuple[object, ...], _: str) -> None:
+    def _known(self, host: str, keys: tuple[object, ...]) -> None:
         if host not in self._plan.hosts:
             raise self.fail(keys, f"found {host!r}, expected one of the hosts:"
                                   f" {', '.join(list(self._plan.hosts)[:20])}")  # fmt: skip
@@ -93,9 +93,9 @@ class _Checks:
 
     def _check_places(self, one: Wanted) -> None:
         where, hosts = one.where, self._plan.hosts
-        self._known(one.source, (*where, "source"), one.guest.name)
+        self._known(one.source, (*where, "source"))
         for candidate in one.candidates:
-            self._known(candidate, (*where, "destination"), one.guest.name)
+            self._known(candidate, (*where, "destination"))
         if one.source in one.candidates:
             raise self.fail((*where, "destination"), f"found {one.source!r}, where"
                             f" {one.guest.name} is already, expected another host")  # fmt: skip
@@ -107,7 +107,7 @@ class _Checks:
     def _check_keys(self, one: Wanted, here: Host, there: Host, name: str) -> None:
         """Between machines nothing travels without keys that the other end trusts."""
         security = merged(self._plan.defaults, one.guest.config).get("security", {})
-        if _is_loopback(there.address) or security.get("insecure") or security.get("keys"):
+        if is_loopback(there.address) or security.get("insecure") or security.get("keys"):
             return
         for host, host_name in ((here, one.source), (there, name)):
             for field, value in (("keys", host.keys), ("key", host.key)):
@@ -187,10 +187,3 @@ def _what_it_is(move: Move) -> Iterator[str]:
 def words_of(name: str, source: str, destination: str, attempt: str) -> dict[str, str]:
     """What may stand in braces in a configuration or command of the plan."""
     return {"name": name, "source": source, "destination": destination, "attempt": attempt}
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return address == "localhost"

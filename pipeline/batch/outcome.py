@@ -22,19 +22,25 @@ class Outcome:
 
 
 def outcome_of(source: Result | None, words: str, there: Result | None) -> Outcome:
-    """Of an attempt whose source left `source`; without one nobody knows. `words`: its last ones;
-    `there`: what the destination left."""
+    """Of an attempt whose source left `source`; what that does not say nobody knows. `words`: its
+    last ones; `there`: what the destination left."""
     if source is None:
-        return Outcome("unknown", f"the source ended without a result: {words}")
+        return Outcome("unknown", words)
     reason = source.error_desc or words
-    if source.guest_alive == "unknown":
-        return Outcome("unknown", reason, source.session)
-    if source.guest_alive == "none":
-        return Outcome("lost", reason)
-    if source.status is Status.COMPLETED and source.guest_alive != "source":
+    match source.guest_alive:
+        case "destination":
+            return Outcome("arrived", _what_is_wrong(there))
+        case "none":
+            return Outcome("lost", reason)
+        case "source":
+            return _stayed(source, reason, there)
+    if source.status is Status.COMPLETED:  # of memory that runs nowhere
         return Outcome("arrived", _what_is_wrong(there))
-    if source.guest_alive == "destination":
-        return Outcome("arrived", reason)
+    return Outcome("unknown", reason, source.session)
+
+
+def _stayed(source: Result, reason: str, there: Result | None) -> Outcome:
+    """Of a guest that is where it was; what its destination says may say more."""
     told = there.error_desc if there is not None else None
     kind: Kind = "cancelled" if source.status is Status.CANCELLED else "failed"
     return Outcome(kind, told if told and "the source" not in told else reason)

@@ -115,6 +115,12 @@ class Scheduler:
             heapq.heappush(self._later, (again_s, name, start.move))
         self._wake(source)
 
+    def postpone(self, move: Move, again_s: float, failed_at: str) -> None:
+        """It has failed before this scheduler was made, and is tried again at that time."""
+        self.withdraw(move.name)
+        self._failed_at[move.name] = failed_at
+        heapq.heappush(self._later, (again_s, move.name, move))
+
     def adopt(self, move: Move, destination: str) -> None:
         """It runs already, since before this scheduler was made."""
         self.withdraw(move.name)
@@ -180,6 +186,8 @@ class Scheduler:
                 starts += self._from(source)
         self._parked[host] += parked
         heapq.heapify(self._parked[host])
+        if parked and self._may_come(host):
+            self._freed.add(host)  # the cluster had no place left for them
         return starts
 
     def _may_leave(self, source: str) -> bool:

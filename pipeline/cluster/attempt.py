@@ -1,6 +1,5 @@
 """One attempt to move a guest: what is known of its two ends by now, and what each is told."""
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from pipeline.batch.loading import words_of
 from pipeline.batch.moves import Move, filled, merged
 from pipeline.batch.plan import Plan
 from pipeline.cluster.ends import Ended, Order
+from pipeline.config.links import is_loopback
 from pipeline.result import Result
 from protocol.session import Role
 
@@ -15,7 +15,8 @@ from protocol.session import Role
 @dataclass
 class Attempt:
     """Of `move` to `destination`, its try number `tries`. `here` and `there` are how the ends at
-    the source and at the destination ended; `uri` where the latter listens."""
+    the source and at the destination ended, `is_over` once both are; `uri` where the latter
+    listens; `stopping`: why it is to be cancelled; `adopted`: from a conductor that was killed."""
 
     token: str
     move: Move
@@ -31,6 +32,7 @@ class Attempt:
     wire_rate: float | None = None
     stopping: str | None = None
     adopted: bool = False
+    is_over: bool = False
 
     @property
     def name(self) -> str:
@@ -87,17 +89,11 @@ class Attempt:
             ours["parameters"] = {"max-bandwidth": self.share}
         here = plan.hosts[self.host_of(role)]
         there = plan.hosts[self.host_of("destination" if role == "source" else "source")]
-        if here.keys is not None and there.key is not None and not _is_local(plan, self):
+        local = is_loopback(plan.hosts[self.destination].address)
+        if here.keys is not None and there.key is not None and not local:
             ours["security"] = {"keys": str(here.keys), "peers": [there.key]}
         made: dict[str, Any] = merged(filled(self.move.settings, self.words()), ours)
         return made
-
-
-def _is_local(plan: Plan, attempt: Attempt) -> bool:
-    try:
-        return ipaddress.ip_address(plan.hosts[attempt.destination].address).is_loopback
-    except ValueError:
-        return False
 
 
 def _said(command: tuple[str, ...] | None, words: dict[str, str]) -> tuple[str, ...] | None:

@@ -25,13 +25,17 @@ from pipeline.batch.shares import Shares
 from pipeline.batch.window import is_open
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
-from pipeline.cluster.ends import Ended
+from pipeline.cluster.ends import HOOK_S, Ended
 from pipeline.cluster.questions import Questions
 from pipeline.cluster.settlement import Settlement
 from protocol.session import Role
 
+AGAIN_S = 2.0
+"""Behind this a host that has not done what it was told is told again."""
 GIVE_UP_S = 20.0
 """For a destination to end behind its source."""
+HELD_BACK = 0.8
+"""Of its share of the link: who takes less is not held back by it."""
 AHEAD = 1000
 """Moves that are foreseen while others run: some 0.2 s."""
 CANCELLED = "cancelled by the user"
@@ -56,7 +60,7 @@ class Conductor:
         self.moves = {move.name: move for move in moves}
         self.journal = journal
         self.attempts: dict[str, Attempt] = {}
-        self.paused = self.cancelled = False
+        self.paused = self.cancelled = self._found_none = False
         self._failures = 0
         self._questions = questions
         self._clock = clock
@@ -76,19 +80,18 @@ class Conductor:
         """Whether nothing is under way, and nothing will be."""
         if self.attempts:
             return False
-        return self._ends or not self.scheduler.waiting or self._is_stuck
+        return self._ends or not self.scheduler.waiting or self._found_none
 
     @property
     def _ends(self) -> bool:
         """Whether nothing begins any more."""
-        most = self.plan.most_failures
-        return self.cancelled or (most is not None and self._failures > most)
+        return self.cancelled or self.has_failed_too_often
 
     @property
-    def _is_stuck(self) -> bool:
-        """Whether those that wait wait for room that nobody will make."""
-        waits_for_time = self.scheduler.next_retry_s is not None or not self._may_begin
-        return not waits_for_time and not self.scheduler.running
+    def has_failed_too_often(self) -> bool:
+        """Whether more have failed than the plan bears."""
+        most = self.plan.most_failures
+        return most is not None and self._failures > most
 
     @property
     def _may_begin(self) -> bool:
@@ -103,10 +106,16 @@ class Conductor:
         return forecast(self.plan, [*left, *self.scheduler.waiting][:AHEAD], cores=self._cores)
 
     def begin_due(self) -> None:
-        """Begin what may begin now."""
-        if not self._ends and self._may_begin:
-            for start in self.scheduler.due(self._clock()):
-                self._begin(start)
+        """Begin what may begin now. Where nothing may although it was looked for, none runs and no
+        retry is due, those that wait wait for room that nobody will make."""
+        self._found_none = False
+        if self._ends or not self._may_begin:
+            return
+        starts = self.scheduler.due(self._clock())
+        for start in starts:
+            self._begin(start)
+        waits = self.attempts or self.scheduler.next_retry_s is not None
+        self._found_none = not starts and not waits
 
     def _begin(self, start: Start) -> None:
         move, token = start.move, uuid4().hex[:16]
@@ -145,16 +154,15 @@ class Conductor:
     def put_away(self, row: AttemptRow, tries: int) -> None:
         """One that has ended, of which a conductor that is no more has not put away what it
         left."""
-        self._discard(self._known(row, tries), Outcome(row.outcome or "failed"))
-
-    def resolve_again(self, row: AttemptRow, tries: int, session: str | None) -> None:
-        """One of which nobody knew which end has the guest."""
         attempt = self._known(row, tries)
-        if session is None:
-            self._settlement.look_at_source(attempt)
-        else:
-            outcome = Outcome("unknown", row.reason or "", session)
-            self._settlement.resolve(attempt, outcome)
+        attempt.is_over = True
+        self._discard(attempt, Outcome(row.outcome or "failed", row.reason or ""))
+
+    def resolve_again(self, row: AttemptRow, move: MoveRow) -> None:
+        """One of which nobody knew which end has the guest."""
+        attempt = self._known(row, move.tries)
+        attempt.is_over = True
+        self._settlement.resolve(attempt, Outcome("unknown", move.reason, move.session))
 
     def _known(self, row: AttemptRow, tries: int) -> Attempt:
         """An attempt that is in the journal, as one that is under way."""
@@ -177,9 +185,10 @@ class Conductor:
         attempt = self.attempts.get(str(said.get("token")))
         if attempt is None:
             return
-        if said.get("event") == "listening" and said["role"] == "destination":
-            self._listens(attempt, str(said["socket_address"]))
-        if said.get("event") == "progress" and said["role"] == "source":
+        address = said.get("socket_address")
+        if said.get("role") == "destination" and isinstance(address, str):
+            self._listens(attempt, address)
+        if said.get("event") == "progress" and said.get("role") == "source":
             attempt.percent = max(attempt.percent, float(said.get("percent") or 0))
             attempt.wire_rate = said.get("wire_rate") or attempt.wire_rate
 
@@ -193,13 +202,13 @@ class Conductor:
     def _ended(self, token: str, role: Role, answer: object) -> None:
         """An end is over, or its host has not answered: then it is asked for again."""
         attempt = self.attempts.get(token)
-        if attempt is None:
+        if attempt is None or attempt.is_over:
             return
         if not isinstance(answer, Ended):
             self.note("host", attempt, f"{attempt.host_of(role)} ({role}): {answer}")
-            gone = partial(self._ended, token, role, Ended(begun=True, words="its host is gone"))
-            self._questions.within((token, role), self.plan.timeouts.host, gone)
-            self._run(attempt, role, tasks.forbid, token, role)
+            self.host_is_away(attempt, role)
+            again = partial(self._run, attempt, role, tasks.forbid, token, role)
+            self._questions.within((token, f"{role} again"), AGAIN_S, again)
             return
         self._questions.forget((token, role))
         if role == "source":
@@ -208,6 +217,22 @@ class Conductor:
             attempt.there = attempt.there or answer
         self._one_is_over(attempt)
 
+    def host_is_away(self, attempt: Attempt, role: Role) -> None:
+        """It is waited for, for a while; from when on it is away counts once."""
+        words = f"{attempt.host_of(role)} is gone"
+        gone = partial(self._ended, attempt.token, role, Ended(begun=True, words=words))
+        self._questions.within((attempt.token, role), self.plan.timeouts.host, gone, once=True)
+
+    def look_at_hosts(self, up: set[str]) -> None:
+        """Those that are not `up` may have ends that nobody hears of."""
+        roles: tuple[Role, Role] = ("destination", "source")
+        for attempt in list(self.attempts.values()):
+            for role in roles if not attempt.is_over else ():
+                is_waited_for = attempt.there is None if role == "destination" else (
+                    attempt.sent and attempt.here is None)  # fmt: skip
+                if is_waited_for and attempt.host_of(role) not in up:
+                    self.host_is_away(attempt, role)
+
     def _one_is_over(self, attempt: Attempt) -> None:
         """Settle it, when both ends are; the other one is told, where it would wait for ever."""
         token = attempt.token
@@ -215,10 +240,11 @@ class Conductor:
             attempt.here = Ended(begun=False)
         if attempt.here is not None and attempt.there is not None:
             self._questions.forget_all(token)
+            attempt.is_over = True
             self._settlement.conclude(attempt)
         elif attempt.here is not None:
             result = attempt.result
-            if result is None or result.guest_alive == "source":
+            if result is None or result.guest_alive not in ("destination", "unknown"):
                 self._questions.tell(attempt.destination, tasks.stop, token, "destination")
             late = Ended(begun=True, words="it did not end")
             give_up = partial(self._ended, token, "destination", late)
@@ -231,22 +257,31 @@ class Conductor:
 
     def _is(self, attempt: Attempt, outcome: Outcome) -> None:
         """The outcome of an attempt, in the journal; then what it leaves is put away."""
-        if outcome.kind == "cancelled" and attempt.stopping != CANCELLED:
-            outcome = Outcome("failed", attempt.stopping or "its host ended")
+        if outcome.kind in ("cancelled", "failed"):
+            outcome = self._why(attempt, outcome)
         result = None if attempt.result is None else msgspec.json.encode(attempt.result)
         with self.journal.together():
             self.journal.change_attempt(attempt.token, ended=self._clock(), outcome=outcome.kind,
                                         reason=outcome.reason, result=result)  # fmt: skip
             self._keep(attempt, outcome)
             self.note(outcome.kind, attempt, outcome.reason)
-        if outcome.kind in ("unknown", "lost"):
+        if outcome.kind == "unknown":
             self._close(attempt, outcome)
         else:
             self._discard(attempt, outcome)
 
+    def _why(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Of a guest that stayed: was it to? An end is told to end by its host, too, when that
+        does."""
+        if attempt.stopping == CANCELLED:
+            return Outcome("cancelled", CANCELLED)
+        if outcome.kind == "cancelled":
+            return Outcome("failed", attempt.stopping or "its host ended")
+        return outcome
+
     def _keep(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Where the move stands from here on. A failure for which a conductor that was killed may be
-        to blame does not count."""
+        """Where the move stands from here on. A failure for which a conductor that was killed may
+        be to blame does not count."""
         retries, again = self.plan.retries, None
         tries = attempt.tries - (attempt.adopted and outcome.kind == "failed")
         state: str = outcome.kind
@@ -260,33 +295,34 @@ class Conductor:
         )
         self.journal.change(attempt.move.name, state=state, reason=outcome.reason, again=again,
                             session=outcome.session, place=place, tries=tries)  # fmt: skip
-        if state == "arrived" and attempt.share is None and attempt.wire_rate:
-            self._wire_rates.append(attempt.wire_rate)
+        rate, share = attempt.wire_rate, attempt.share
+        if state == "arrived" and rate and (share is None or rate < HELD_BACK * share):
+            self._wire_rates.append(rate)
 
     def _discard(self, attempt: Attempt, outcome: Outcome) -> None:
         """Put away what is left at the destination, then count it as over."""
         hook, told = attempt.hook_after(), attempt.environment(outcome.kind)
         self._questions.ask(
             *(attempt.token, attempt.destination, tasks.discard, attempt.token, hook, told),
-            within_s=self.plan.timeouts.host,
+            within_s=self.plan.timeouts.host + (HOOK_S if hook is not None else 0),
             then=partial(self._discarded, attempt, outcome),
         )
 
     def _discarded(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
         if isinstance(answer, BaseException):
             self.note("left", attempt, f"{attempt.destination}: {answer}")
-        self._close(attempt, outcome)
+        self._close(attempt, outcome, whole=not isinstance(answer, BaseException))
 
-    def _close(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Nothing of it is left to be done: its places are given to others."""
+    def _close(self, attempt: Attempt, outcome: Outcome, *, whole: bool = True) -> None:
+        """Its places are given to others; `whole`: nothing of it is left to be done."""
         again_s = self.journal.move(attempt.move.name).again
         with self.journal.together():
-            self.journal.change_attempt(attempt.token, closed=1)
+            self.journal.change_attempt(attempt.token, closed=int(whole))
             self.note("close", attempt)
         del self.attempts[attempt.token]
         self._shares.remove(attempt.token)
-        arrived = outcome.kind == "arrived"
-        self.scheduler.ended(attempt.move.name, arrived=arrived, again_s=again_s)
+        takes_room = outcome.kind in ("arrived", "unknown")
+        self.scheduler.ended(attempt.move.name, arrived=takes_room, again_s=again_s)
         self._share_again(attempt)
 
     def _share_again(self, changed: Attempt) -> None:
@@ -296,23 +332,40 @@ class Conductor:
             if share is not None and share != attempt.share:
                 attempt.share = share
                 self.note("share", attempt, str(share))
-                if attempt.sent and attempt.here is None:
-                    self._questions.tell(attempt.move.source, tasks.steer, token, share)
+                self._steer(token, share)
+
+    def _steer(self, token: str, share: int) -> None:
+        """Until its source has taken it, or has another one by then."""
+        attempt = self.attempts.get(token)
+        if attempt is None or not attempt.sent or attempt.here or attempt.share != share:
+            return
+
+        def steered(answer: object) -> None:
+            if answer is not True:
+                self._questions.within(
+                    (token, "steer"), AGAIN_S, partial(self._steer, token, share)
+                )
+
+        self._questions.run(attempt.move.source, tasks.steer, token, share, then=steered)
 
     def cancel(self, name: str) -> None:
         """One of them: the guest stays where it is."""
         for attempt in self.attempts.values():
             if attempt.move.name == name:
                 self.stop(attempt.token, CANCELLED)
-                return
-        if self.scheduler.withdraw(name):
-            self.journal.change(name, state="cancelled", reason=CANCELLED)
+        is_to_be_tried = self.journal.move(name).state == "waiting"
+        if self.scheduler.withdraw(name) or is_to_be_tried:
+            self.journal.change(name, state="cancelled", reason=CANCELLED, again=None)
 
     def cancel_all(self) -> None:
         """Begin none any more, and cancel those under way."""
         self.cancelled = True
-        for token in list(self.attempts):
-            self.stop(token, CANCELLED)
+        for name in self.moves:
+            self.cancel(name)
+
+    def later(self, move: MoveRow, failed_at: str) -> None:
+        """One that has failed, and is to be tried again at its time."""
+        self.scheduler.postpone(self.moves[move.name], move.again or 0, failed_at)
 
     def limit(self, key: str, value: int) -> None:
         """Another limit from now on. ValueError for one that is none."""
@@ -326,12 +379,21 @@ class Conductor:
     def stop(self, token: str, why: str) -> None:
         """Cancel an attempt; one past its commit goes on."""
         attempt = self.attempts.get(token)
-        if attempt is None or attempt.stopping is not None:
+        if attempt is None or attempt.is_over or attempt.stopping is not None:
             return
         attempt.stopping = why
         self.note("stop", attempt, why)
-        role: Role = "source" if attempt.sent else "destination"
+        self._press(token)
+
+    def _press(self, token: str) -> None:
+        """Tell the end that has the say to stop, until it has: one that is just starting does not
+        hear."""
+        attempt = self.attempts.get(token)
+        if attempt is None or attempt.is_over:
+            return
+        role: Role = "source" if attempt.sent and attempt.here is None else "destination"
         self._questions.tell(attempt.host_of(role), tasks.stop, token, role)
+        self._questions.within((token, "press"), AGAIN_S, partial(self._press, token))
 
     def note(self, what: str, attempt: Attempt | None = None, detail: str = "") -> None:
         """An event, in the journal."""

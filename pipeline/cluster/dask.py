@@ -6,6 +6,7 @@ places and tells: whatever it does twice, or forgets, is found by the attempt's 
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from logging import ERROR
@@ -21,12 +22,14 @@ from distributed.security import Security
 from pipeline.batch.plan import Host, Plan
 from pipeline.cluster.launching import end, start_with_us
 from pipeline.records.processes import Process, maybe_process
-from protocol.errors import ConfigError, MigrationError
+from protocol.errors import ConfigError
 
 TOPIC = "pageferry"
 ENDS_A_HOST = 64
 """Tasks at the same time on one host: an end of a migration holds one until it is over."""
 UP_S = 60.0
+ANSWER_S = 10.0
+"""For an answer that is there to be fetched."""
 EMBEDDED = "embedded"
 EMBEDDED_CONFIG = {
     "distributed.scheduler.allowed-failures": 0,
@@ -111,21 +114,23 @@ class Dask:
         return maybe_process(pid)
 
     def wait_until_up(self) -> None:
-        """ConfigError where a host of the plan has no worker."""
+        """ConfigError where a host of the plan has no worker, or two."""
         until = monotonic() + (UP_S if self._cluster is not None else 1)
-        while missing := sorted(set(self._hosts) - self.up()):
+        while missing := sorted(set(self._hosts) - set(self.up())):
             if monotonic() > until:
                 raise ConfigError(
                     f"scheduler: no worker has the resource {resource(missing[0])}: `pageferry host"
                     f" {missing[0]} --scheduler ADDRESS` is one"
                 )
             sleep(0.1)
+        if twice := [host for host, count in self.up().items() if count > 1]:
+            raise ConfigError(f"scheduler: two workers have the resource {resource(twice[0])}")
 
-    def up(self) -> set[str]:
-        """The hosts that have a worker now."""
+    def up(self) -> Counter[str]:
+        """The hosts that have a worker now, and how many each has."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        have = {name for worker in workers for name in worker.get("resources", {})}
-        return {host for host in self._hosts if resource(host) in have}
+        have = Counter(name for worker in workers for name in worker.get("resources", {}))
+        return Counter({host: have[resource(host)] for host in self._hosts if have[resource(host)]})
 
     def run(
         self, host: str, function: Callable[..., object], *arguments: object, then: Answer
@@ -139,11 +144,10 @@ class Dask:
 
     def _answered(self, then: Answer, future: "Future[Any]") -> None:
         self._futures.discard(future)
-        if future.status == "finished":
-            then(future.result())
-        else:
-            error = future.exception() if future.status == "error" else None
-            then(error or MigrationError(f"the host did not answer: {future.status}"))
+        try:
+            then(future.result(timeout=ANSWER_S))
+        except Exception as error:  # of the task, of its host, of Dask: no answer it is
+            then(error)
 
     def close(self) -> None:
         """End what was started. Idempotent."""

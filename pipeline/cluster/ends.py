@@ -75,7 +75,7 @@ def forbid(token: str, role: Role, tell: Tell) -> Ended:
 def _begin(order: Order, folder: EndFolder) -> None:
     environment = dict(order.environment)
     if order.hook is not None:
-        run_hook(order.hook, folder.log, environment)
+        run_hook(order.hook, folder.words, environment)
     if order.start is not None:
         _start_what_waits(order, folder)
     folder.config.write_bytes(msgspec.json.encode(order.config))
@@ -108,10 +108,12 @@ def _start_what_waits(order: Order, folder: EndFolder) -> None:
     assert order.start is not None
     if order.socket is not None and _answers(order.socket):
         raise MigrationError(f"somebody listens at {order.socket} already")
-    start_for_itself(order.start, folder.log, folder.note_waiting)
+    start_for_itself(order.start, folder.words, folder.note_waiting)
     until = monotonic() + order.start_s
     while order.socket is not None and not _answers(order.socket):
         reap()
+        if folder.is_forbidden:
+            raise MigrationError("it was given up")
         if monotonic() > until:
             raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
         sleep(LOOK_S)
@@ -129,28 +131,41 @@ def _answers(path: str) -> bool:
 
 def _waited_for(folder: EndFolder, tell: Tell) -> Ended:
     """Its log is told while it lasts."""
-    at, process = 0, folder.maybe_process()
     until = monotonic() + LOOK_S * 20
-    while process is None and monotonic() < until:  # whoever has claimed it is about to begin it
+    while folder.maybe_process() is None and monotonic() < until:  # it is about to be begun
         sleep(LOOK_S)
-        process = folder.maybe_process()
-    if process is None and folder.forbid():
+    if folder.maybe_process() is None and folder.forbid():
         return Ended(begun=False, words=folder.last_words())
-    while True:
+    process, at = folder.maybe_process(), 0
+    while process is not None:
         reap()
-        alive = process is not None and process.is_alive
+        alive = process.is_alive
         lines, at = new_lines(folder.log, at)
-        for line in lines[-20:]:
-            with suppress(msgspec.DecodeError):
-                tell(msgspec.json.decode(line, type=dict[str, Any]))
+        for said in _news(lines):
+            tell(said)
         if not alive:
-            return Ended(begun=True, result=folder.maybe_result(), words=folder.last_words())
+            break
         sleep(LOOK_S)
+    return Ended(begun=True, result=folder.maybe_result(), words=folder.last_words())
+
+
+def _news(lines: list[bytes]) -> list[dict[str, Any]]:
+    """What they say, of progress the last word alone."""
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        with suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=dict[str, Any]))
+    progress = [said for said in found if said.get("event") == "progress"]
+    return [said for said in found if said.get("event") != "progress"] + progress[-1:]
 
 
 def stop(token: str, role: Role) -> bool:
-    """Cancel an end, as far as it lets itself be cancelled; whether it was there."""
-    process = EndFolder(token, role).maybe_process()
+    """Cancel an end, as far as it lets itself be cancelled; one that has not begun never does.
+    Whether it was at work."""
+    folder = EndFolder(token, role)
+    if folder.forbid():
+        return False
+    process = folder.maybe_process()
     if process is None or not process.is_alive:
         return False
     os.kill(process.pid, signal.SIGTERM)
@@ -158,10 +173,12 @@ def stop(token: str, role: Role) -> bool:
 
 
 def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
-    """At a destination to which no guest has come: end what waits there. Then the hook behind it
+    """At a destination to which no guest has come: end what is there. Then the hook behind it
     all."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
+        folder.forbid()
+        end(folder.maybe_process())
         end(folder.maybe_waiting())
     if hook is not None:
-        run_hook(hook, folder.log, environment)
+        run_hook(hook, folder.words, environment)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import get_ident
 from time import time
 
 import msgspec
@@ -34,6 +35,7 @@ class EndFolder:
         self.result_path = self.path / "result.json"
         self.log = self.path / "log"
         self.qmp = self.path / "qmp"
+        self.words = self.path / "words"
         self._process = self.path / "process"
         self._waits = self.path / "waits"
 
@@ -54,7 +56,12 @@ class EndFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             self._put(self._process, _VOID)
-        return self._process.read_bytes() == _VOID
+        return self.is_forbidden
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether it never begins."""
+        return self._process.exists() and self._process.read_bytes() == _VOID
 
     def maybe_process(self) -> Process | None:
         """The process of the end; None where none has begun, or ever will."""
@@ -68,7 +75,10 @@ class EndFolder:
             return None
 
     def note_waiting(self) -> None:
-        """In the process that is to be filled: keep which one it is."""
+        """In the process that is to be filled: keep which one it is. FileExistsError where none is
+        to be."""
+        if self.is_forbidden:
+            raise FileExistsError
         self._put(self._waits, msgspec.json.encode(this_process()))
 
     def maybe_waiting(self) -> Process | None:
@@ -86,7 +96,7 @@ class EndFolder:
 
     def _put(self, path: Path, data: bytes) -> None:
         """Whole and flushed before it has its name; FileExistsError where there is one."""
-        new = path.with_suffix(f".{os.getpid()}.new")
+        new = path.with_suffix(f".{os.getpid()}-{get_ident()}.new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, data)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -63,11 +64,20 @@ def end(process: Process | None) -> None:
         until = monotonic() + END_S
         if process is None or not process.is_alive:
             break
-        os.kill(process.pid, number)
+        _signal(process.pid, number)
         while process.is_alive and monotonic() < until:
             reap()
             sleep(LOOK_S)
     reap()
+
+
+def _signal(pid: int, number: int) -> None:
+    """To it, and to what it has started, where it leads a group of its own."""
+    with suppress(ProcessLookupError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
 
 
 def _live_on(first: Callable[[], object]) -> None:

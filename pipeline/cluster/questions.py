@@ -1,6 +1,7 @@
 """What hosts are asked, and when their answers come, or are late: all of it in one thread."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import Empty, Queue
 
@@ -24,20 +25,20 @@ class Questions:
         self._deadlines: dict[Key, tuple[float, Happening]] = {}
 
     def turn(self) -> None:
-        """Do what has happened, for a moment at most, and what is late."""
-        try:
+        """Wait a moment for something to happen; do all that has, and what is late."""
+        with suppress(Empty):
             self._happenings.get(timeout=TURN_S)()
-            while True:
+            for _ in range(self._happenings.qsize()):
                 self._happenings.get_nowait()()
-        except Empty:
-            pass
         for key, (at_s, do) in list(self._deadlines.items()):
             if at_s <= self._clock() and self._deadlines.pop(key, None) is not None:
                 do()
 
-    def within(self, key: Key, seconds: float, late: Happening) -> None:
-        """Do `late` in so many seconds, unless it is forgotten until then."""
-        self._deadlines[key] = self._clock() + seconds, late
+    def within(self, key: Key, seconds: float, late: Happening, *, once: bool = False) -> None:
+        """Do `late` in so many seconds, unless it is forgotten until then; `once`: what was said
+        before holds."""
+        if not once or key not in self._deadlines:
+            self._deadlines[key] = self._clock() + seconds, late
 
     def forget(self, key: Key) -> bool:
         """It is not waited for any more; whether it was."""

@@ -15,13 +15,15 @@ from pipeline.batch.loading import load_plan
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import ENDED, Summary, summary
-from pipeline.cluster.conductor import CANCELLED, Conductor
+from pipeline.cluster.conductor import Conductor
 from pipeline.cluster.dask import Dask
 from pipeline.cluster.questions import Happening, Questions
 from pipeline.config.units import format_bytes
 from pipeline.signals import Flag, cancelled_by_signals
 from protocol.errors import ConfigError
 
+LOOK_S = 5.0
+"""How often it is looked which hosts are there."""
 SAVE_S = 1.0
 """How often it is kept how far the running ones are."""
 Observer = Callable[[Conductor, Summary], None]
@@ -36,30 +38,29 @@ def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary,
     """Conduct the plan in the file `path` until all has ended; what came of it, and whether it was
     cancelled. ConfigError for mistakes, before anything is begun."""
     plan, moves = load_plan(path)
+    text = path.read_bytes()
     with conducted(journal_of(path)) as journal:
-        _open(journal, path, plan, moves, resume=resume)
+        _check(journal, path, text, plan, moves, resume=resume)
         with TemporaryDirectory(prefix="pageferry-batch-") as folder:
             happenings: Queue[Happening] = Queue()
             batch = _Batch(plan, moves, journal, Path(folder), happenings, observer)
             try:
-                return batch.run()
+                return batch.run(text)
             finally:
                 batch.close()
 
 
-def _open(journal: Journal, path: Path, plan: Plan, moves: list[Move], *, resume: bool) -> None:
-    """A new batch, or the one that is there; ConfigError where that is not what is asked for."""
-    text, there = path.read_bytes(), journal.plan
+def _check(
+    journal: Journal, path: Path, text: bytes, plan: Plan, moves: list[Move], *, resume: bool
+) -> None:
+    """ConfigError where what is in the journal is not what is asked for, or guests cannot move."""
+    there = journal.plan
     if there is not None and not resume:
         raise ConfigError(f"{journal.path} is there: --resume goes on with it")
     if there is not None and there != text:
         raise ConfigError(f"{journal.path} is of another plan than {path} is now")
-    if there is None:
-        stuck = forecast(plan, moves).stuck
-        if stuck:
-            raise ConfigError(cannot_move(stuck[0]))
-        rows = [MoveRow(one.name, one.source, one.memory, place=one.source) for one in moves]
-        journal.begin(plan.name, text, rows, time())
+    if there is None and (stuck := forecast(plan, moves).stuck):
+        raise ConfigError(cannot_move(stuck[0]))
 
 
 def cannot_move(move: Move) -> str:
@@ -87,7 +88,8 @@ class _Batch:
         self._observer = observer
         self._cancel = Flag()
         self._happenings = happenings
-        self._saved_s = 0.0
+        self._moves = moves
+        self._saved_s = self._looked_s = 0.0
         self._dask = Dask(plan, folder, self._heard)
         self._questions = Questions(self._dask, happenings, time)
         self._conductor = Conductor(plan, moves, journal, self._questions, time, self._dask.cores)
@@ -96,12 +98,17 @@ class _Batch:
         """In a thread of Dask's."""
         self._happenings.put(lambda: self._conductor.heard(said))
 
-    def run(self) -> tuple[Summary, bool]:
-        """Until it is over."""
+    def run(self, text: bytes) -> tuple[Summary, bool]:
+        """Until it is over; `text` is the plan's."""
         self._dask.wait_until_up()
+        if self._journal.plan is None:
+            rows = [MoveRow(one.name, one.source, one.memory, place=one.source)
+                    for one in self._moves]  # fmt: skip
+            self._journal.begin(self._plan.name, text, rows, time())
         self._journal.end(None)
         self._go_on()
         with cancelled_by_signals(self._cancel.set):
+            self._obey()
             self._conductor.begin_due()
             while not self._conductor.is_over:
                 self._questions.turn()
@@ -116,7 +123,7 @@ class _Batch:
         return found, self._conductor.cancelled
 
     def _go_on(self) -> None:
-        """Take over what a conductor before this one has begun."""
+        """Take over what a conductor before this one has begun, and what it was told."""
         rows = {row.token: row for row in self._journal.attempts()}
         for move in self._journal.moves():
             row = rows.get(move.token or "")
@@ -125,29 +132,40 @@ class _Batch:
                     self._conductor.moves[move.name], move.place
                 )
             elif row is not None and move.state == "unknown":
-                self._conductor.resolve_again(row, move.tries, move.session)
+                self._conductor.resolve_again(row, move)
             elif row is not None and row.ended is None:
                 self._conductor.adopt(row, move.tries)
             elif row is not None and not row.closed:
                 self._conductor.put_away(row, move.tries)
+            elif row is not None and move.state == "waiting":
+                self._conductor.later(move, row.destination)
             elif move.state in ENDED and move.state != "stuck":
                 self._conductor.over_before(move)
+        for request in self._journal.heard():
+            self._do(request)
 
     def _look_after(self) -> None:
         for host in self._dask.look_after():
             self._conductor.note("host", detail=f"{host} is started again")
+        if time() - self._looked_s > LOOK_S:
+            self._looked_s = time()
+            self._conductor.look_at_hosts(set(self._dask.up()))
 
     def _obey(self) -> None:
         if self._cancel.is_set() and not self._conductor.cancelled:
-            self._conductor.cancel_all()
+            self._journal.ask("cancel")
         for request in self._journal.asked():
-            try:
-                self._do(request)
-            except ValueError as error:
-                structlog.get_logger().warning(f"{request.what} {request.argument}: {error}")
             self._journal.is_done(request)
+            self._do(request)
 
     def _do(self, request: Request) -> None:
+        """At once, and again by whoever takes over."""
+        try:
+            self._did(request)
+        except ValueError as error:
+            structlog.get_logger().warning(f"{request.what} {request.argument}: {error}")
+
+    def _did(self, request: Request) -> None:
         conductor = self._conductor
         match request.what:
             case "pause" | "resume":
@@ -177,13 +195,11 @@ class _Batch:
 
     def _leave_rest(self) -> None:
         """Those that never begin, and why."""
-        cancelled = self._conductor.cancelled
-        why = CANCELLED if cancelled else "too many have failed before" if (
-            self._plan.most_failures is not None
-        ) else "no host has room for it"  # fmt: skip
+        why = "no host has room for it"
+        if self._conductor.has_failed_too_often:
+            why = "too many have failed before"
         for move in self._conductor.scheduler.waiting:
-            state = "cancelled" if cancelled else "stuck"
-            self._journal.change(move.name, state=state, reason=why)
+            self._journal.change(move.name, state="stuck", reason=why)
 
     def close(self) -> None:
         """End what was started."""

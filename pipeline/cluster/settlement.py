@@ -4,13 +4,13 @@ asked for until it is known, or a host does not answer."""
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
-
-from pipeline.batch.outcome import Kind, Outcome, outcome_of
+from pipeline.batch.outcome import Outcome, outcome_of
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
+from pipeline.cluster.ends import Ended
 from pipeline.cluster.questions import Questions
-from pipeline.cluster.settling import Left
+from pipeline.cluster.settling import OVER_S, arrived
+from pipeline.result import Result
 
 Then = Callable[[Attempt, Outcome], None]
 
@@ -32,65 +32,64 @@ class Settlement:
         if not here.begun:
             reason = there.result.error_desc if there.result else None
             self._then(attempt, Outcome("failed", attempt.stopping or reason or there.words))
-            return
-        outcome = outcome_of(here.result, here.words, there.result)
-        if here.result is None:
-            self.look_at_source(attempt)
-        elif outcome.kind == "unknown":
+        else:
+            self._judge(attempt, here.result, here.words)
+
+    def _judge(self, attempt: Attempt, result: Result | None, words: str) -> None:
+        there = attempt.there.result if attempt.there is not None else None
+        outcome = outcome_of(result, words, there)
+        if outcome.kind == "unknown":
             self.resolve(attempt, outcome)
         else:
             self._then(attempt, outcome)
 
-    def look_at_source(self, attempt: Attempt) -> None:
-        """Of a source that left no result: its host puts right what can be, and says what it has
-        on record."""
-        self._ask(attempt, attempt.move.source, partial(self._looked, attempt),
-                  tasks.look_at_source, attempt.token)  # fmt: skip
-
-    def _looked(self, attempt: Attempt, left: object) -> None:
-        if not isinstance(left, Left):
-            self._then(attempt, Outcome("unknown", f"its source is gone: {left}"))
-        elif left.session is not None:
-            self.resolve(attempt, Outcome("unknown", "its source died", left.session))
-        elif left.given:
-            self._then(attempt, Outcome("arrived"))
-        else:
-            self._then(attempt, Outcome("failed", "its source died"))
-
     def resolve(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Never tried again, only resolved: the destination's record, closed, tells the source."""
+        """Never tried again, only resolved: first see that the source is over."""
         self._resolving(attempt, outcome)
-        self._ask(attempt, attempt.destination, partial(self._closed_there, attempt, outcome),
-                  tasks.closed_there, outcome.session)  # fmt: skip
+        then = partial(self._source_is_over, attempt, outcome)
+        self._ask(attempt, attempt.move.source, tasks.end_of_source, attempt.token, then=then)
 
-    def _closed_there(self, attempt: Attempt, outcome: Outcome, record: object) -> None:
-        if not isinstance(record, bytes):
-            self._not_known(attempt, outcome, record)
+    def _source_is_over(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
+        if not isinstance(answer, Result | None):
+            self._not_known(attempt, outcome, answer)
             return
-        then = partial(self._settled_here, attempt, outcome, record)
-        self._ask(attempt, attempt.move.source, then, tasks.settle_here, outcome.session, record)
+        found = outcome_of(answer, outcome.reason, None)
+        if answer is not None and found.kind != "unknown":
+            attempt.here = Ended(begun=True, result=answer)
+            self._then(attempt, found)
+            return
+        then = partial(self._last_word, attempt, outcome)
+        self._ask(attempt, attempt.destination, tasks.last_word, attempt.token, then=then)
 
-    def _settled_here(
-        self, attempt: Attempt, outcome: Outcome, record: bytes, answer: object
+    def _last_word(self, attempt: Attempt, outcome: Outcome, word: object) -> None:
+        if not isinstance(word, bytes | None):
+            self._not_known(attempt, outcome, word)
+            return
+        then = partial(self._settled, attempt, outcome, arrived(word))
+        source = attempt.move.source
+        self._ask(attempt, source, tasks.settle_source, attempt.token, word, then=then)
+
+    def _settled(
+        self, attempt: Attempt, outcome: Outcome, has_arrived: bool, answer: object
     ) -> None:
         if not isinstance(answer, str):
             self._not_known(attempt, outcome, answer)
-            return
-        arrived = msgspec.json.decode(record)["step"] == "started"
-        kind: Kind = "arrived" if arrived else "failed"
-        self._then(attempt, Outcome(kind, "" if arrived else f"{outcome.reason}; it stayed"))
+        elif has_arrived:
+            self._then(attempt, Outcome("arrived"))
+        else:
+            self._then(attempt, Outcome("failed", outcome.reason))
 
     def _not_known(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
-        self._then(attempt, Outcome("unknown", f"{outcome.reason}; {answer}", outcome.session))
+        reason = f"{outcome.reason.partition(';')[0]}; {answer}"
+        self._then(attempt, Outcome("unknown", reason, outcome.session))
 
     def _ask(
         self,
         attempt: Attempt,
         host: str,
-        then: Callable[[object], None],
         function: Callable[..., object],
         *arguments: object,
+        then: Callable[[object], None],
     ) -> None:
-        self._questions.ask(
-            attempt.token, host, function, *arguments, within_s=self._within_s, then=then
-        )
+        within_s = self._within_s + OVER_S
+        self._questions.ask(attempt.token, host, function, *arguments, within_s=within_s, then=then)

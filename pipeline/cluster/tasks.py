@@ -1,13 +1,15 @@
 """What Dask runs on a host: by name there, so that nothing but names and data travels."""
 
-from collections.abc import Sequence
 from functools import partial
 
-from pipeline.cluster import ends, settling
+from pipeline.cluster import ends
 from pipeline.cluster.dask import tell
-from pipeline.cluster.ends import Ended, Order
-from pipeline.cluster.settling import Left
+from pipeline.cluster.ends import Ended, Order, discard, stop
+from pipeline.cluster.settling import end_of_source, last_word, settle_source, steer
 from protocol.session import Role
+
+__all__ = ["attend", "discard", "end_of_source", "forbid", "last_word", "settle_source",
+           "steer", "stop"]  # fmt: skip
 
 
 def attend(order: Order) -> Ended:
@@ -18,33 +20,3 @@ def attend(order: Order) -> Ended:
 def forbid(token: str, role: Role) -> Ended:
     """As ends.forbid, telling what is said."""
     return ends.forbid(token, role, partial(tell, token, role))
-
-
-def stop(token: str, role: Role) -> bool:
-    """As ends.stop."""
-    return ends.stop(token, role)
-
-
-def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
-    """As ends.discard."""
-    ends.discard(token, hook, environment)
-
-
-def steer(token: str, bandwidth: int) -> bool:
-    """As settling.steer."""
-    return settling.steer(token, bandwidth)
-
-
-def look_at_source(token: str) -> Left:
-    """As settling.look_at_source."""
-    return settling.look_at_source(token)
-
-
-def closed_there(session: str) -> bytes:
-    """As settling.closed_there."""
-    return settling.closed_there(session)
-
-
-def settle_here(session: str, peer: bytes) -> str:
-    """As settling.settle_here."""
-    return settling.settle_here(session, peer)

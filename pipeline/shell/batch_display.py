@@ -141,7 +141,8 @@ class _Lines:
 
 def _line(conductor: "Conductor", found: Summary) -> str:
     seconds = (found.ended or time()) - found.began
-    return f"{seconds:.0f} s: {found.words}{_left(conductor, found)}"
+    paused = ", paused" if conductor.paused else ""
+    return f"{seconds:.0f} s: {found.words}{paused}{_left(conductor, found)}"
 
 
 def _left(conductor: "Conductor", found: Summary) -> str:

@@ -99,7 +99,10 @@ FAILED = Result(status=Status.FAILED, guest_alive="source", error_desc="the link
          None, Outcome("unknown", "no answer", "5")),
         (Result(status=Status.FAILED, guest_alive="none", error_desc="it died"), None,
          Outcome("lost", "it died")),
-        (None, SOURCE, Outcome("unknown", "the source ended without a result: killed")),
+        (None, SOURCE, Outcome("unknown", "killed")),
+        (Result(status=Status.CANCELLED, error_desc="cancelled"), None,
+         Outcome("unknown", "cancelled")),
+        (Result(status=Status.COMPLETED), None, Outcome("arrived")),
     ],
 )  # fmt: skip
 def test_outcomes(source: Result | None, there: Result | None, expected: Outcome) -> None:

@@ -12,7 +12,6 @@ from pipeline.batch.moves import Move
 from pipeline.cluster.conductor import Conductor
 from pipeline.cluster.ends import Ended
 from pipeline.cluster.questions import Questions
-from pipeline.cluster.settling import Left
 from pipeline.records.record import Record, encode_record
 from pipeline.result import Result
 from protocol.commit import Step
@@ -33,7 +32,14 @@ UNKNOWN = Ended(
     ),
 )
 ENDED = Ended(begun=True, result=Result(status=Status.COMPLETED, self_check="clean"))
+CANCELLED_ONLY = Ended(begun=True, result=Result(status=Status.CANCELLED))
 MOVES = [move("one", "a", "b"), move("two", "a", "b")]
+
+
+def record_there(step: Step) -> bytes:
+    """The destination's record, as it is when it is closed."""
+    made = Record(session=SESSION, role="destination", name="one", owner=None)
+    return encode_record(made.at(step, "closed"))
 
 
 class Stage:
@@ -119,68 +125,82 @@ def test_one_that_failed_is_tried_again_later(stage: Stage) -> None:
     assert stage.conductor.is_over
 
 
-def record_there(step: Step) -> bytes:
-    """The destination's record, as it is when it is closed."""
-    made = Record(session=SESSION, role="destination", name="one", owner=None)
-    return encode_record(made.at(step, "closed"))
+def end_of_source(stage: Stage, answer: object) -> None:
+    """The first question about one that is not known."""
+    asked = stage.hosts.take("end_of_source")
+    assert asked.host == "a"
+    asked.answer(answer)
+    stage.turn()
 
 
 @pytest.mark.parametrize(
-    ("step", "state", "place"), [(Step.STARTED, "arrived", "b"), (Step.NOT_STARTED, "waiting", "a")]
+    ("word", "state", "place"),
+    [
+        (record_there(Step.STARTED), "arrived", "b"),
+        (record_there(Step.NOT_STARTED), "waiting", "a"),
+        (None, "waiting", "a"),
+    ],
 )
-def test_one_that_is_unknown_is_resolved(stage: Stage, step: Step, state: str, place: str) -> None:
-    """A guest that is moved again while it runs at the destination."""
-    stage.both_end(UNKNOWN)
+@pytest.mark.parametrize("here", [UNKNOWN, Ended(begun=True, words="killed"), CANCELLED_ONLY])
+def test_one_that_is_unknown_is_resolved(
+    stage: Stage, here: Ended, word: bytes | None, state: str, place: str
+) -> None:
+    """A guest that is moved again while it runs at the destination; a guess about one whose
+    command was killed, or could not say where it is."""
+    stage.both_end(here)
     assert stage.row().state == "running", "as long as it is not known"
-    assert stage.row().session == SESSION
-    closed = stage.hosts.take("closed_there")
-    assert (closed.host, closed.arguments) == ("b", (SESSION,))
-    closed.answer(record_there(step))
+    end_of_source(stage, here.result)
+    last = stage.hosts.take("last_word")
+    assert last.host == "b"
+    last.answer(word)
     stage.turn()
-    settle = stage.hosts.take("settle_here")
-    assert settle.host == "a"
+    settle = stage.hosts.take("settle_source")
+    assert (settle.host, settle.arguments[1]) == ("a", word)
+    assert stage.row().state == "running", "its guest may stand still yet"
     settle.answer("the guest goes on")
     stage.turn()
     assert (stage.row().state, stage.row().place) == (state, place)
 
 
+def test_a_result_that_comes_late_counts(stage: Stage) -> None:
+    """An arrived guest whose place is ended, since its source's host was slow to say so."""
+    stage.both_end(Ended(begun=True, words="its host is gone"))
+    end_of_source(stage, ARRIVED.result)
+    assert stage.row().state == "arrived"
+    outcome: Any = stage.hosts.take("discard").arguments[2]
+    assert outcome["PAGEFERRY_OUTCOME"] == "arrived"
+
+
+@pytest.mark.parametrize("question", ["end_of_source", "last_word", "settle_source"])
 @pytest.mark.parametrize("answer", [None, MigrationError("it still runs")])
 def test_one_that_stays_unknown_is_never_tried_again(
-    stage: Stage, answer: Exception | None
+    stage: Stage, question: str, answer: Exception | None
 ) -> None:
-    """A second copy, because a host did not answer."""
+    """A second copy, because a host did not answer, or answered too late."""
     stage.both_end(UNKNOWN)
-    asked = stage.hosts.take("closed_there")
+    answers: dict[str, object] = {
+        "end_of_source": UNKNOWN.result, "last_word": record_there(Step.STARTED),
+        "settle_source": "given up",
+    }  # fmt: skip
+    for name in answers:
+        asked = stage.hosts.take(name)
+        if name == question:
+            break
+        asked.answer(answers[name])
+        stage.turn()
     if answer is None:
-        stage.turn(61)
+        stage.turn(91)
+        asked.answer(answers[question])
     else:
         asked.answer(answer)
-        stage.turn()
+    stage.turn()
     row = stage.row()
     assert (row.state, row.place, row.session) == ("unknown", "", SESSION)
     for _ in range(5):
         stage.turn(1000)
     begun = [one for one in stage.journal.attempts() if one.move == "one"]
     assert len(begun) == 1
-
-
-@pytest.mark.parametrize(
-    ("left", "state"),
-    [
-        (Left(), "waiting"),
-        (Left(given=True), "arrived"),
-        (Left(session=SESSION), "running"),
-        (TimeoutError("gone"), "unknown"),
-    ],
-)
-def test_a_source_that_left_no_result_is_looked_at(stage: Stage, left: object, state: str) -> None:
-    """A guess about a guest whose command was killed."""
-    stage.both_end(Ended(begun=True, words="killed"))
-    stage.hosts.take("look_at_source").answer(left)
-    stage.turn()
-    assert stage.row().state == state
-    if state == "running":
-        assert stage.hosts.take("closed_there").arguments == (SESSION,)
+    assert not [one for one in stage.hosts.asked if one.name == "discard"]
 
 
 def test_a_host_that_is_lost_is_asked_again(stage: Stage) -> None:
@@ -189,6 +209,7 @@ def test_a_host_that_is_lost_is_asked_again(stage: Stage) -> None:
     there, here = stage.hosts.take("attend"), stage.hosts.take("attend")
     here.answer(MigrationError("KilledWorker"))
     stage.turn()
+    stage.turn(2.1)
     again = stage.hosts.take("forbid")
     assert again.host == "a"
     there.answer(ENDED)
@@ -198,17 +219,31 @@ def test_a_host_that_is_lost_is_asked_again(stage: Stage) -> None:
 
 
 def test_a_host_that_stays_away_leaves_it_unknown(stage: Stage) -> None:
-    """A batch that waits for ever; a guest that is taken for one that stayed."""
+    """A batch that waits for ever; a deadline that moves on with every answer that is none."""
     stage.listening()
     there, here = stage.hosts.take("attend"), stage.hosts.take("attend")
-    here.answer(MigrationError("KilledWorker"))
     there.answer(ENDED)
+    here.answer(MigrationError("KilledWorker"))
+    for _ in range(22):
+        stage.turn(3.1)
+        for asked in [one for one in stage.hosts.asked if one.name == "forbid"]:
+            stage.hosts.asked.remove(asked)
+            asked.answer(MigrationError("no disk"))
     stage.turn()
-    stage.turn(61)
-    stage.turn()
-    stage.hosts.take("look_at_source")
-    stage.turn(61)
+    stage.hosts.take("end_of_source")
+    here.answer(ARRIVED)
+    stage.turn(91)
     assert stage.row().state == "unknown"
+
+
+def test_hosts_that_are_not_there_are_waited_for_once(stage: Stage) -> None:
+    """A task that a scheduler keeps for a worker that never comes back."""
+    stage.listening()
+    stage.conductor.look_at_hosts({"b", "c"})
+    stage.turn(30)
+    stage.conductor.look_at_hosts({"b", "c"})
+    stage.turn(31)
+    assert next(iter(stage.conductor.attempts.values())).here is not None
 
 
 def test_a_destination_that_never_listens_was_no_attempt_of_the_source(stage: Stage) -> None:
@@ -235,8 +270,35 @@ def test_cancel_and_timeout(stage: Stage) -> None:
     assert stage.hosts.take("stop").host == "b", "it would wait for ever"
     assert (stage.row().state, stage.row().reason) == ("cancelled", "cancelled by the user")
     stage.listening()
-    stage.turn(3601)
-    assert stage.hosts.take("stop").host == "a"
+    for _ in range(3):
+        stage.turn(3601)
+        assert stage.hosts.take("stop").host == "a", "until it is heard"
+
+
+def test_one_that_is_cancelled_before_it_begins(stage: Stage) -> None:
+    """A cancelled guest that is tried again, or whose destination waits for ever."""
+    stage.turn()
+    stage.conductor.cancel("one")
+    assert stage.hosts.take("stop").host == "b"
+    stage.listening()
+    assert stage.hosts.take("attend").host == "b"
+    assert not [one for one in stage.hosts.asked if one.name == "attend"], "nothing is sent"
+    stage.turn(2.1)
+    assert stage.hosts.take("stop").host == "b"
+    (token,) = stage.conductor.attempts
+    stage.conductor._ended(token, "destination", ENDED)
+    stage.turn()
+    assert (stage.row().state, stage.row().again) == ("cancelled", None)
+
+
+def test_one_that_is_cancelled_while_what_it_left_is_put_away(stage: Stage) -> None:
+    """A retry that was on its way already."""
+    stage.both_end(FAILED)
+    assert stage.row().state == "waiting"
+    stage.conductor.cancel("one")
+    stage.hosts.take("discard").answer(None)
+    stage.turn(1000)
+    assert (stage.row().state, stage.row().tries) == ("cancelled", 1)
 
 
 def test_a_conductor_that_is_killed_is_taken_over_from(tmp_path: Path, stage: Stage) -> None:
