@@ -25,13 +25,15 @@ from pipeline.batch.shares import Shares
 from pipeline.batch.window import is_open
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
-from pipeline.cluster.ends import HOOK_S, Ended
+from pipeline.cluster.ends import HOOK_S, Ended, Look
 from pipeline.cluster.questions import Questions
 from pipeline.cluster.settlement import Settlement
 from protocol.session import Role
 
 AGAIN_S = 2.0
 """Behind this a host that has not done what it was told is told again."""
+LOOK_S = 10.0
+"""How often it is looked whether an end has said something that was not heard."""
 GIVE_UP_S = 20.0
 """For a destination to end behind its source."""
 HELD_BACK = 0.8
@@ -131,6 +133,7 @@ class Conductor:
         self._limit_time(attempt)
 
     def _limit_time(self, attempt: Attempt) -> None:
+        self._questions.within((attempt.token, "look"), LOOK_S, partial(self._look, attempt.token))
         seconds = self.plan.timeouts.attempt
         late = partial(self.stop, attempt.token, f"not done in {seconds:g} s")
         self._questions.within((attempt.token, "attempt"), seconds, late)
@@ -217,6 +220,32 @@ class Conductor:
             attempt.there = attempt.there or answer
         self._one_is_over(attempt)
 
+    def _look(self, token: str) -> None:
+        """Now and then, since what is told once may be lost on its way."""
+        attempt = self.attempts.get(token)
+        if attempt is None or attempt.is_over:
+            return
+        for role in self._waited_for(attempt):
+            then = partial(self._seen, token, role)
+            self._questions.run(attempt.host_of(role), tasks.look, token, role, then=then)
+        self._questions.within((token, "look"), LOOK_S, partial(self._look, token))
+
+    def _seen(self, token: str, role: Role, answer: object) -> None:
+        attempt = self.attempts.get(token)
+        if attempt is None or not isinstance(answer, Look):
+            return
+        if role == "destination" and answer.address is not None:
+            self._listens(attempt, answer.address)
+        if answer.ended is not None:
+            self._ended(token, role, answer.ended)
+
+    def _waited_for(self, attempt: Attempt) -> list[Role]:
+        """The ends that are not over."""
+        found: list[Role] = [] if attempt.there is not None else ["destination"]
+        if attempt.sent and attempt.here is None:
+            found.append("source")
+        return found
+
     def host_is_away(self, attempt: Attempt, role: Role) -> None:
         """It is waited for, for a while; from when on it is away counts once."""
         words = f"{attempt.host_of(role)} is gone"
@@ -225,12 +254,9 @@ class Conductor:
 
     def look_at_hosts(self, up: set[str]) -> None:
         """Those that are not `up` may have ends that nobody hears of."""
-        roles: tuple[Role, Role] = ("destination", "source")
-        for attempt in list(self.attempts.values()):
-            for role in roles if not attempt.is_over else ():
-                is_waited_for = attempt.there is None if role == "destination" else (
-                    attempt.sent and attempt.here is None)  # fmt: skip
-                if is_waited_for and attempt.host_of(role) not in up:
+        for attempt in [one for one in self.attempts.values() if not one.is_over]:
+            for role in self._waited_for(attempt):
+                if attempt.host_of(role) not in up:
                     self.host_is_away(attempt, role)
 
     def _one_is_over(self, attempt: Attempt) -> None:

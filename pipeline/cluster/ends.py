@@ -52,6 +52,13 @@ class Ended(Struct, frozen=True):
     words: str = ""
 
 
+class Look(Struct, frozen=True):
+    """Of an end that has begun: where it listens, if it does, and how it ended, if it has."""
+
+    address: str | None = None
+    ended: Ended | None = None
+
+
 def attend(order: Order, tell: Tell) -> Ended:
     """Begin the end, unless it was begun before, and wait until it is over. `tell` hears what its
     log says meanwhile."""
@@ -157,6 +164,18 @@ def _news(lines: list[bytes]) -> list[dict[str, Any]]:
             found.append(msgspec.json.decode(line, type=dict[str, Any]))
     progress = [said for said in found if said.get("event") == "progress"]
     return [said for said in found if said.get("event") != "progress"] + progress[-1:]
+
+
+def look(token: str, role: Role) -> Look:
+    """How it is with an end, at once."""
+    folder = EndFolder(token, role)
+    process, address = folder.maybe_process(), None
+    for said in _news(new_lines(folder.log, 0)[0]):
+        address = said.get("socket_address", address)
+    if process is None or process.is_alive:
+        return Look(address=address)
+    ended = Ended(begun=True, result=folder.maybe_result(), words=folder.last_words())
+    return Look(address=address, ended=ended)
 
 
 def stop(token: str, role: Role) -> bool:

@@ -4,11 +4,11 @@ from functools import partial
 
 from pipeline.cluster import ends
 from pipeline.cluster.dask import tell
-from pipeline.cluster.ends import Ended, Order, discard, stop
+from pipeline.cluster.ends import Ended, Order, discard, look, stop
 from pipeline.cluster.settling import end_of_source, last_word, settle_source, steer
 from protocol.session import Role
 
-__all__ = ["attend", "discard", "end_of_source", "forbid", "last_word", "settle_source",
+__all__ = ["attend", "discard", "end_of_source", "forbid", "last_word", "look", "settle_source",
            "steer", "stop"]  # fmt: skip
 
 

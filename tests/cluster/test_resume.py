@@ -89,6 +89,8 @@ def test_a_host_is_killed(folder: Path) -> None:
         victims[0].kill()
         assert run.code(120) == 0, run.words
         assert all(len(place) == 1 and place != ["a"] for place in moved.places().values())
+        with Command(folder, "cleanup") as cleanup:
+            assert cleanup.code() == 0, cleanup.words
 
 
 def test_two_conductors(folder: Path) -> None:
