@@ -36,6 +36,7 @@ class WorkerProcess:
     ) -> None:
         self.name = name
         self._process = context.Process(target=body, args=(settings,), name=name)
+        self._is_abandoned = False
         self._start(tick)
         self.pid: int = self._process.pid or 0
         try:
@@ -55,6 +56,8 @@ class WorkerProcess:
                 self._process.start()
             except Exception as error:
                 failure.append(error)
+            if self._is_abandoned:
+                self._end_abandoned()
 
         thread = Thread(target=start, daemon=True)
         thread.start()
@@ -74,12 +77,16 @@ class WorkerProcess:
             raise WorkerError(f"the fork server did not start {self.name}: {reason}")
 
     def _abandon(self, thread: Thread) -> None:
-        """Nobody waits for it any more: it must not stay, once it is there."""
+        """Nobody waits for it any more: once it is there it must not stay, however late that is."""
+        self._is_abandoned = True
         wake_fork_server()
         thread.join(REAP_SECONDS)
-        if self._process.pid is not None:
-            with suppress(ProcessLookupError, ValueError):
-                os.kill(self._process.pid, signal.SIGKILL)
+        self._end_abandoned()
+
+    def _end_abandoned(self) -> None:
+        with suppress(ProcessLookupError, ValueError):  # the other thread has done it
+            if (pid := self._process.pid) is not None:
+                os.kill(pid, signal.SIGKILL)
                 self._process.join(REAP_SECONDS)
                 self._process.close()
 

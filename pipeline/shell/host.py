@@ -13,6 +13,10 @@ from pipeline.shell.folders import own_temporary_folder
 from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
 
+QUIET = {
+    "distributed.worker.http.routes": [],  # its pages are for everybody
+    "distributed.worker.profile.enabled": False,  # looks at all threads, 100 times a second
+}
 END_S = 3.0
 """For a host that is told to end; its ends of migrations are then told, too."""
 
@@ -47,7 +51,7 @@ async def _serve(name: str, scheduler: str) -> None:
     from pipeline.cluster.folder import forget_old
 
     here = {"temporary-directory": tempfile.gettempdir()}
-    dask.config.set({**here, "distributed.worker.http.routes": []})  # its pages are for everybody
+    dask.config.set({**QUIET, **here})
     forget_old()
     worker = Worker(
         scheduler,
