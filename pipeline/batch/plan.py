@@ -15,6 +15,8 @@ Argv = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
 Seconds = Annotated[float, Between(0.1, 1e7)]
 Count = Annotated[int, Between(1, 1_000_000)]
+OfHost = Annotated[int, Between(1, 30)]
+"""A host's worker has 64 places: two of these, and what is asked meanwhile."""
 KEY_CHARACTERS = 40
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
 
@@ -76,8 +78,8 @@ class Limits(Section):
     """Migrations at the same time: in all; from a host; to a host; over a host's link, each way."""
 
     cluster: Count = 5
-    per_source: Count = 2
-    per_destination: Count = 2
+    per_source: OfHost = 2
+    per_destination: OfHost = 2
     per_link: Count = 1_000_000
 
 

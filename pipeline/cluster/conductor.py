@@ -42,7 +42,6 @@ AHEAD = 1000
 """Moves that are foreseen while others run: some 0.2 s."""
 CANCELLED = "cancelled by the user"
 FAILURES = ("failed", "unknown", "lost")
-LIMITS = [str(info.alias) for info in Limits.model_fields.values()]
 
 
 class Conductor:
@@ -395,10 +394,8 @@ class Conductor:
 
     def limit(self, key: str, value: int) -> None:
         """Another limit from now on. ValueError for one that is none."""
-        if key not in LIMITS or value < 1:
-            raise ValueError(f"expected one of {', '.join(LIMITS)}, and a number from 1 on")
-        update = {key.replace("-", "_"): value}
-        self.scheduler.limits = self.scheduler.limits.model_copy(update=update)
+        now = self.scheduler.limits.model_dump(by_alias=True)
+        self.scheduler.limits = Limits.model_validate({**now, key: value})
         self.note("limit", detail=f"{key}={value}")
         self.scheduler.wake_all()
 

@@ -145,11 +145,16 @@ def limit(
     \b
     pageferry batch limit plan.yaml per-source=4
     """
-    from pipeline.cluster.conductor import LIMITS
+    from pipeline.batch.plan import Limits
 
     key, _, value = change.partition("=")
-    if key not in LIMITS or not value.isdecimal() or not int(value):
-        raise ConfigError(f"found {change!r}, expected one of {', '.join(LIMITS)}, = and a number")
+    try:
+        Limits.model_validate({key: int(value)})
+    except ValueError:  # pydantic's, too
+        names = ", ".join(str(info.alias) for info in Limits.model_fields.values())
+        raise ConfigError(
+            f"found {change!r}, expected one of {names}, = and a number within its range"
+        ) from None
     return _ask(path, "limit", change)
 
 
