@@ -25,7 +25,7 @@ CHECK_S = 30.0
 GUEST = {
     "kind": "synthetic",
     "memory": "8MiB",
-    "workload": {"working-set": "1MiB", "dirty-rate": "1MiB"},
+    "workload": {"working-set": "1MiB", "dirty-rate": "128KiB"},
 }
 PAGEFERRY = [sys.executable, "-m", "pipeline"]
 

@@ -68,7 +68,7 @@ def plan_of(folder: Path, hosts: Rack, moves: list[dict[str, Any]]) -> dict[str,
         "limits": LIMITS,
         "scheduler": f"embedded:{SWITCH}",
         "retries": {"most": 4, "backoff": 1},
-        "timeouts": {"host": 30, "attempt": 60},
+        "timeouts": {"host": 30, "attempt": 120},
     }
 
 
