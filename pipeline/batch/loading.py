@@ -22,6 +22,7 @@ from pipeline.batch.plan import (
 from pipeline.config.links import is_loopback
 from pipeline.config.loading import Document, read_document, validated
 from pipeline.config.model import Config, Section, SyntheticGuest
+from pipeline.config.units import format_bytes
 from protocol.errors import ConfigError
 
 PLAN_SECTIONS: dict[str, type[Section]] = {
@@ -160,7 +161,11 @@ class _Checks:
             most = max((leaving[name] + (room or 0) for name, room in
                         zip(move.candidates, rooms, strict=True)), default=0)  # fmt: skip
             if None not in rooms and most < move.memory:
-                text = f"{move.name} has {move.memory} bytes, where it may go is room for {most}"
+                where = ", ".join(move.candidates[:5])
+                text = (
+                    f"{move.name} has {format_bytes(move.memory)}, {where} have room for"
+                    f" {format_bytes(most)} at most"
+                )
                 raise self.fail((*move.where, "memory"), text)
 
     def once(self, moves: list[Move]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import structlog
 
 from pipeline.batch.forecast import Forecast, forecast, link_limit, predicted_alone
 from pipeline.batch.journal import AttemptRow, Journal, MoveRow
@@ -336,6 +337,7 @@ class Conductor:
     def _discarded(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
         if isinstance(answer, BaseException):
             self.note("left", attempt, f"{attempt.destination}: {answer}")
+            structlog.get_logger().warning(f"{attempt.move.name}, {attempt.destination}: {answer}")
         self._close(attempt, outcome, whole=not isinstance(answer, BaseException))
 
     def _close(self, attempt: Attempt, outcome: Outcome, *, whole: bool = True) -> None:

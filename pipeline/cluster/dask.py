@@ -164,7 +164,12 @@ class Dask:
 def _connected(address: str) -> Client:
     try:
         return Client(address, timeout=UP_S / 6)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:  # the last one: no TLS keys
+    except TypeError:  # of an address that begins with tls
+        raise ConfigError(
+            f"scheduler: {address}: no keys for TLS: Dask's configuration names them,"
+            " distributed.comm.tls"
+        ) from None
+    except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(f"scheduler: {address}: no scheduler there: {error}") from None
 
 

@@ -106,6 +106,9 @@ def run_hook(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
                 stderr=words,
                 env={**os.environ, **environment},
             )
+    except subprocess.CalledProcessError as error:
+        said = (log.read_text(errors="replace").splitlines() or ["no word of it"])[-1]
+        raise MigrationError(f"hook {command[0]}: exit code {error.returncode}: {said}") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise MigrationError(f"hook {command[0]}: {error}") from None
 

@@ -41,6 +41,14 @@ def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary,
     text = path.read_bytes()
     with conducted(journal_of(path)) as journal:
         _check(journal, path, text, plan, moves, resume=resume)
+        if _is_over(journal):
+            structlog.get_logger().warning(
+                f"this batch is over; without {journal.path} a new one begins"
+            )
+            found = summary(
+                plan.name, journal.times, journal.moves(), journal.attempts(), plan.hosts
+            )
+            return found, False
         with TemporaryDirectory(prefix="pageferry-batch-") as folder:
             happenings: Queue[Happening] = Queue()
             batch = _Batch(plan, moves, journal, Path(folder), happenings, observer)
@@ -56,11 +64,21 @@ def _check(
     """ConfigError where what is in the journal is not what is asked for, or guests cannot move."""
     there = journal.plan
     if there is not None and not resume:
-        raise ConfigError(f"{journal.path} is there: --resume goes on with it")
+        raise ConfigError(
+            f"{journal.path} is there: --resume goes on with it, without it a new batch begins"
+        )
     if there is not None and there != text:
         raise ConfigError(f"{journal.path} is of another plan than {path} is now")
     if there is None and (stuck := forecast(plan, moves).stuck):
         raise ConfigError(cannot_move(stuck[0]))
+
+
+def _is_over(journal: Journal) -> bool:
+    """Whether nothing is left to be done, and nothing left to be found out."""
+    if journal.plan is None or journal.times[1] is None:
+        return False
+    over = all(one.state in ("arrived", "failed", "lost", "cancelled") for one in journal.moves())
+    return over and all(one.closed for one in journal.attempts())
 
 
 def cannot_move(move: Move) -> str:
@@ -100,6 +118,7 @@ class _Batch:
 
     def run(self, text: bytes) -> tuple[Summary, bool]:
         """Until it is over; `text` is the plan's."""
+        structlog.get_logger().info("waiting for the hosts")
         self._dask.wait_until_up()
         if self._journal.plan is None:
             rows = [MoveRow(one.name, one.source, one.memory, place=one.source)

@@ -53,13 +53,7 @@ def _best(page: Page, experiment: Experiment, standings: Standings) -> None:
     """The best settings, and how far apart repetitions lie."""
     objective = experiment.objectives[0]
     page.heading("The best settings")
-    noise = standings.noise(objective)
-    page.words(
-        f"Medians of {experiment.repeat} repetitions, in an order by chance; those of one setting"
-        f" lie {noise:.1%} apart: smaller differences are ties."
-        if experiment.repeat > 1
-        else "Of one repetition each: how far others would lie from it is not known."
-    )
+    page.words(_repetitions(standings, objective))
     ranked = standings.ranked(objective)
     names = list(experiment.space)
     places = standings.places
@@ -74,12 +68,26 @@ def _best(page: Page, experiment: Experiment, standings: Standings) -> None:
         page.words(f"{left} settings failed, or do not keep a constraint, and are not listed.")
 
 
+def _repetitions(standings: Standings, objective: Objective) -> str:
+    """How many there are, which may be fewer than were asked for, and what they tell."""
+    counts = [one.repetitions(place) for one in standings.all for place in standings.places]
+    made = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
+    if max(counts) < 2:
+        return "Of one repetition each: how far others would lie from it is not known."
+    return (
+        f"Medians of {made} repetitions, in an order by chance; those of one setting lie"
+        f" {standings.noise(objective):.1%} apart: smaller differences are ties."
+    )
+
+
 def _ranked_row(
     standing: Standing, names: Sequence[str], places: Sequence[Place], objective: Objective
 ) -> list[object]:
     figures = [_scaled(objective, standing.medians(place)[objective]) for place in places]
     spread = max(standing.spread(place, objective) for place in places)
-    return [*(str(standing.settings[name]) for name in names), *figures, f"{spread:.1%}"]
+    is_known = any(standing.repetitions(place) > 1 for place in places)
+    shown = f"{spread:.1%}" if is_known else "not known"
+    return [*(str(standing.settings[name]) for name in names), *figures, shown]
 
 
 def _effects(page: Page, experiment: Experiment, standings: Standings, place: Place) -> None:

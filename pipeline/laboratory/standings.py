@@ -31,6 +31,10 @@ class Standing:
         done = [row.measures for row in self.rows[place] if row.measures]
         return {name: median(one[name] for one in done) for name in (done[0] if done else ())}
 
+    def repetitions(self, place: Place) -> int:
+        """How many completed there."""
+        return sum(bool(row.measures) for row in self.rows[place])
+
     def spread(self, place: Place, measure: str) -> float:
         """As a share of the median; 0 for a single repetition."""
         figures = [row.measures[measure] for row in self.rows[place] if row.measures]

@@ -131,7 +131,8 @@ def _about(experiment: Experiment, standings: Standings, best: list[Standing]) -
     for place in standings.places:
         figure = shown(objective, best[0].medians(place)[objective])
         link = experiment.links[place[1]].name
-        apart = f", spread {best[0].spread(place, objective):.1%}" if experiment.repeat > 1 else ""
+        apart = f", spread {best[0].spread(place, objective):.1%}"
+        apart = apart if best[0].repetitions(place) > 1 else ""
         lines.append(f"guest {place[0]}, {link}: {figure}{apart}")
     if best[1:]:
         lines.append(f"ties with it: {len(best) - 1}, within the noise of"

@@ -85,6 +85,8 @@ def run(
         write_out(table(found))
     if cancelled:
         return 130
+    if not found.all_arrived:
+        sys.stderr.write(f"pageferry: not all have arrived: {found.words}\n")
     return 0 if found.all_arrived else 1
 
 

@@ -16,6 +16,7 @@ from pipeline.batch.forecast import Forecast, forecast
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import MoveSummary, Summary
+from pipeline.batch.window import is_open
 from pipeline.config.units import format_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def _plan_text(plan: Plan, found: Forecast) -> str:
     if len(found.foreseen) > LISTED:
         lines.append(f"and {len(found.foreseen) - LISTED} more\n")
     lines += [f"{plan.name}: {len(found.foreseen)} guests, {found.seconds:.1f} s in all\n"]
+    if plan.window is not None:
+        lines.append(f"from {plan.window.opens} UTC on, when the window opens\n")
     for host in plan.drain:
         ends = [one.ended_s for one in found.foreseen if one.move.source == host]
         lines.append(f"{host} is empty after {max(ends, default=0):.1f} s\n")
@@ -141,8 +144,11 @@ class _Lines:
 
 def _line(conductor: "Conductor", found: Summary) -> str:
     seconds = (found.ended or time()) - found.began
-    paused = ", paused" if conductor.paused else ""
-    return f"{seconds:.0f} s: {found.words}{paused}{_left(conductor, found)}"
+    waits = ", paused" if conductor.paused else ""
+    window = conductor.plan.window
+    if window is not None and not is_open(window, time()):
+        waits += f", the window opens at {window.opens} UTC"
+    return f"{seconds:.0f} s: {found.words}{waits or _left(conductor, found)}"
 
 
 def _left(conductor: "Conductor", found: Summary) -> str:

@@ -18,22 +18,22 @@ PAGEFERRY = [sys.executable, "-m", "pipeline"]
 GUESTS = [f"g{number}" for number in range(1, 7)]
 
 
-def socket(name: str, host: str) -> Path:
-    """Where the plan's guests answer."""
-    return Path(f"/tmp/ferry-{name}-{host}.sock")
+def socket(folder: str, name: str) -> Path:
+    """Where a guest of the plan answers at host a."""
+    return Path(folder, f"ferry-{name}-a.sock")
 
 
-def start(name: str) -> subprocess.Popen[bytes]:
+def start(folder: str, name: str) -> subprocess.Popen[bytes]:
     """A guest at host a."""
-    options = ["--set", "guest.memory=32MiB", "--socket", str(socket(name, "a")), "--quiet"]
+    options = ["--set", "guest.memory=32MiB", "--socket", str(socket(folder, name)), "--quiet"]
     return subprocess.Popen([*PAGEFERRY, "guest", "configs/guest.yaml", *options], cwd=ROOT)
 
 
-def end_all() -> None:
-    """Those that live at one of the plan's sockets."""
+def end_all(folder: str) -> None:
+    """Those that live at a socket in `folder`."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "guest" in words and any(word.startswith("/tmp/ferry-g") for word in words):
+        if "guest" in words and any(word.startswith(f"{folder}/ferry-") for word in words):
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGTERM)
 
@@ -43,15 +43,15 @@ def main() -> int:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="pageferry-demo-") as folder:
         plan = Path(folder) / "embedded.yaml"
-        plan.write_text(PLAN.read_text())
-        started = [start(name) for name in GUESTS]
+        plan.write_text(PLAN.read_text().replace("/tmp/ferry-", f"{folder}/ferry-"))
+        started = [start(folder, name) for name in GUESTS]
         try:
-            wait_until(lambda: all(socket(name, "a").exists() for name in GUESTS), within_s=60)
+            wait_until(lambda: all(socket(folder, name).exists() for name in GUESTS), within_s=60)
             for verb in ("plan", "run"):
                 done = subprocess.run([*PAGEFERRY, "batch", verb, str(plan)], cwd=ROOT, check=False)
             return done.returncode
         finally:
-            end_all()
+            end_all(folder)
             for guest in started:
                 guest.wait(20)
 
