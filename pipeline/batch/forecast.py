@@ -10,8 +10,10 @@ from pipeline.batch.prediction import FULL_SPEED, RATIO, memory_rate, memory_to_
 from pipeline.batch.schedule import Scheduler, budgets
 from pipeline.batch.shares import Shares
 
-OVERHEAD_S = 1.5
-"""Of an attempt that has a core for each of its ends: two commands start, and end."""
+OVERHEAD_S = 2.4
+"""Of an attempt that has a core for each of its ends, in which three commands start: so long where
+`pageferry --version` takes 0.32 s of a processor. Elsewhere STARTS times as long as that."""
+STARTS = 7.5
 
 
 @dataclass
@@ -78,15 +80,18 @@ def link_limit(plan: Plan, wire_rate: Callable[[], float]) -> Callable[[str], in
     return most
 
 
-def forecast(plan: Plan, moves: list[Move], *, cores: int | None = None) -> Forecast:
-    """The whole plan; `cores`: all hosts are one machine that has so many."""
-    return _Virtual(plan, moves, cores).run()
+def forecast(
+    plan: Plan, moves: list[Move], *, cores: int | None = None, overhead_s: float = OVERHEAD_S
+) -> Forecast:
+    """The whole plan; `cores`: all hosts are one machine that has so many; `overhead_s`: of an
+    attempt that has a core for each of its ends."""
+    return _Virtual(plan, moves, cores, overhead_s).run()
 
 
 class _Virtual:
     """The clock, and what is under way by it."""
 
-    def __init__(self, plan: Plan, moves: list[Move], cores: int | None) -> None:
+    def __init__(self, plan: Plan, moves: list[Move], cores: int | None, overhead_s: float) -> None:
         wire = FULL_SPEED / RATIO["zlib"]
         limit = link_limit(plan, lambda: wire)
         self._scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
@@ -94,6 +99,7 @@ class _Virtual:
         self._flights: dict[str, Flight] = {}
         self._ends: list[tuple[float, int, str]] = []
         self._cores = cores
+        self._alone_s = overhead_s
         self._now_s = 0.0
         self._found = Forecast()
 
@@ -129,8 +135,8 @@ class _Virtual:
     def _overhead_s(self) -> float:
         """Longer where the processors are shared by more ends than there are of them."""
         if self._cores is None:
-            return OVERHEAD_S
-        return OVERHEAD_S * max(1.0, 2 * len(self._scheduler.running) / self._cores)
+            return self._alone_s
+        return self._alone_s * max(1.0, 2 * len(self._scheduler.running) / self._cores)
 
     def _end(self, flight: Flight) -> None:
         name = flight.move.name

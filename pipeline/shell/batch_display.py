@@ -1,6 +1,7 @@
 """What a person sees of a batch: a dry run, where it stands, what comes next."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.batch.forecast import Forecast, forecast
+from pipeline.batch.forecast import STARTS, Forecast, forecast
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import MoveSummary, Summary
@@ -31,8 +32,22 @@ WEIGHT = {"unknown": 0, "lost": 1, "failed": 2, "stuck": 3, "running": 4, "cance
 def dry_run(plan: Plan, moves: list[Move]) -> tuple[str, str, bool]:
     """The forecast of a plan as text and as JSON, and whether all guests can move."""
     is_here = plan.scheduler is None or plan.scheduler.startswith("embedded")
-    found = forecast(plan, moves, cores=len(os.sched_getaffinity(0)) if is_here else None)
+    if is_here:
+        cores, overhead_s = len(os.sched_getaffinity(0)), measured_overhead_s()
+        found = forecast(plan, moves, cores=cores, overhead_s=overhead_s)
+    else:
+        found = forecast(plan, moves)
     return _plan_text(plan, found), _plan_json(plan, found), not found.stuck
+
+
+def measured_overhead_s() -> float:
+    """What an attempt takes besides sending, by the processor time that a command of ours takes to
+    start here."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "pipeline", "--version"], check=True, capture_output=True)
+    after = os.times()
+    took_s = after.children_user - before.children_user
+    return STARTS * (took_s + after.children_system - before.children_system)
 
 
 def _plan_text(plan: Plan, found: Forecast) -> str:
