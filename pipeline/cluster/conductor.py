@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -26,17 +25,11 @@ from pipeline.batch.shares import Shares
 from pipeline.batch.window import is_open
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
-from pipeline.cluster.ends import HOOK_S, Ended, Look
+from pipeline.cluster.attending import Attending
+from pipeline.cluster.ends import HOOK_S
 from pipeline.cluster.questions import Questions
 from pipeline.cluster.settlement import Settlement
-from protocol.session import Role
 
-AGAIN_S = 2.0
-"""Behind this a host that has not done what it was told is told again."""
-LOOK_S = 10.0
-"""How often it is looked whether an end has said something that was not heard."""
-GIVE_UP_S = 20.0
-"""For a destination to end behind its source."""
 HELD_BACK = 0.8
 """Of its share of the link: who takes less is not held back by it."""
 AHEAD = 1000
@@ -61,7 +54,6 @@ class Conductor:
         self.plan = plan
         self.moves = {move.name: move for move in moves}
         self.journal = journal
-        self.attempts: dict[str, Attempt] = {}
         self.paused = self.cancelled = self._found_none = False
         self._failures = 0
         self._questions = questions
@@ -71,6 +63,7 @@ class Conductor:
         limit = link_limit(plan, self._single_stream)
         self.scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
         self._shares = Shares(budgets(plan))
+        self.attending = Attending(plan, journal, questions, self.note, self._settle)
         self._settlement = Settlement(questions, plan.timeouts.host, self._is, self._note_resolving)
 
     def _single_stream(self) -> float:
@@ -80,7 +73,7 @@ class Conductor:
     @property
     def is_over(self) -> bool:
         """Whether nothing is under way, and nothing will be."""
-        if self.attempts:
+        if self.attending.attempts:
             return False
         return self._ends or not self.scheduler.waiting or self._found_none
 
@@ -103,7 +96,7 @@ class Conductor:
         """What is left, as the dry run foresees it: of those under way what they have not sent."""
         left = [
             replace(one.move, memory=round(one.move.memory * (1 - one.percent / 100)))
-            for one in self.attempts.values()
+            for one in self.attending.attempts.values()
         ]
         return forecast(self.plan, [*left, *self.scheduler.waiting][:AHEAD], cores=self._cores)
 
@@ -116,7 +109,7 @@ class Conductor:
         starts = self.scheduler.due(self._clock())
         for start in starts:
             self._begin(start)
-        waits = self.attempts or self.scheduler.next_retry_s is not None
+        waits = self.attending.attempts or self.scheduler.next_retry_s is not None
         self._found_none = not starts and not waits
 
     def _begin(self, start: Start) -> None:
@@ -125,18 +118,11 @@ class Conductor:
         attempt = Attempt(token, move, start.destination, tries, self._clock())
         self._shares.add(token, move.source, start.destination)
         attempt.share = self._shares.of(token)
-        self.attempts[token] = attempt
+        self.attending.attempts[token] = attempt
         row = AttemptRow(token, move.name, move.source, start.destination, attempt.began_s)
         self.journal.attempt(row, tries)
         self._share_again(attempt)
-        self._run(attempt, "destination", tasks.attend, attempt.order(self.plan, "destination"))
-        self._limit_time(attempt)
-
-    def _limit_time(self, attempt: Attempt) -> None:
-        self._questions.within((attempt.token, "look"), LOOK_S, partial(self._look, attempt.token))
-        seconds = self.plan.timeouts.attempt
-        late = partial(self.stop, attempt.token, f"not done in {seconds:g} s")
-        self._questions.within((attempt.token, "attempt"), seconds, late)
+        self.attending.begin(attempt)
 
     def adopt(self, row: AttemptRow, tries: int) -> None:
         """One that was begun by a conductor that is no more: what has not begun of it never does,
@@ -144,10 +130,7 @@ class Conductor:
         attempt = self._known(row, tries)
         attempt.adopted = True
         self.note("adopt", attempt)
-        self._limit_time(attempt)
-        roles: tuple[Role, Role] = ("destination", "source")
-        for role in roles:
-            self._run(attempt, role, tasks.forbid, row.token, role)
+        self.attending.take_over(attempt)
 
     def over_before(self, move: MoveRow) -> None:
         """One that will not be tried again."""
@@ -171,110 +154,13 @@ class Conductor:
         """An attempt that is in the journal, as one that is under way."""
         move, where = self.moves[row.move], row.destination
         attempt = Attempt(row.token, move, where, tries, row.began, uri=row.uri, sent=True)
-        self.attempts[row.token] = attempt
+        self.attending.attempts[row.token] = attempt
         self.scheduler.adopt(move, where)
         self._shares.add(row.token, move.source, where)
         return attempt
 
-    def _run(
-        self, attempt: Attempt, role: Role, function: Callable[..., object], *arguments: object
-    ) -> None:
-        """On the host of an end, whose end is heard of."""
-        then = partial(self._ended, attempt.token, role)
-        self._questions.run(attempt.host_of(role), function, *arguments, then=then)
-
-    def heard(self, said: dict[str, Any]) -> None:
-        """What an end's log says, as soon as it does."""
-        attempt = self.attempts.get(str(said.get("token")))
-        if attempt is None:
-            return
-        address = said.get("socket_address")
-        if said.get("role") == "destination" and isinstance(address, str):
-            self._listens(attempt, address)
-        if said.get("event") == "progress" and said.get("role") == "source":
-            attempt.percent = max(attempt.percent, float(said.get("percent") or 0))
-            attempt.wire_rate = said.get("wire_rate") or attempt.wire_rate
-
-    def _listens(self, attempt: Attempt, uri: str) -> None:
-        if attempt.sent or attempt.stopping or attempt.there is not None:
-            return
-        attempt.uri, attempt.sent = uri, True
-        self.journal.change_attempt(attempt.token, uri=uri)
-        self._run(attempt, "source", tasks.attend, attempt.order(self.plan, "source"))
-
-    def _ended(self, token: str, role: Role, answer: object) -> None:
-        """An end is over, or its host has not answered: then it is asked for again."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
-            return
-        if not isinstance(answer, Ended):
-            self.note("host", attempt, f"{attempt.host_of(role)} ({role}): {answer}")
-            self.host_is_away(attempt, role)
-            again = partial(self._run, attempt, role, tasks.forbid, token, role)
-            self._questions.within((token, f"{role} again"), AGAIN_S, again)
-            return
-        self._questions.forget((token, role))
-        if role == "source":
-            attempt.here = attempt.here or answer
-        else:
-            attempt.there = attempt.there or answer
-        self._one_is_over(attempt)
-
-    def _look(self, token: str) -> None:
-        """Now and then, since what is told once may be lost on its way."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
-            return
-        for role in self._waited_for(attempt):
-            then = partial(self._seen, token, role)
-            self._questions.run(attempt.host_of(role), tasks.look, token, role, then=then)
-        self._questions.within((token, "look"), LOOK_S, partial(self._look, token))
-
-    def _seen(self, token: str, role: Role, answer: object) -> None:
-        attempt = self.attempts.get(token)
-        if attempt is None or not isinstance(answer, Look):
-            return
-        if role == "destination" and answer.address is not None:
-            self._listens(attempt, answer.address)
-        if answer.ended is not None:
-            self._ended(token, role, answer.ended)
-
-    def _waited_for(self, attempt: Attempt) -> list[Role]:
-        """The ends that are not over."""
-        found: list[Role] = [] if attempt.there is not None else ["destination"]
-        if attempt.sent and attempt.here is None:
-            found.append("source")
-        return found
-
-    def host_is_away(self, attempt: Attempt, role: Role) -> None:
-        """It is waited for, for a while; from when on it is away counts once."""
-        words = f"{attempt.host_of(role)} is gone"
-        gone = partial(self._ended, attempt.token, role, Ended(begun=True, words=words))
-        self._questions.within((attempt.token, role), self.plan.timeouts.host, gone, once=True)
-
-    def look_at_hosts(self, up: set[str]) -> None:
-        """Those that are not `up` may have ends that nobody hears of."""
-        for attempt in [one for one in self.attempts.values() if not one.is_over]:
-            for role in self._waited_for(attempt):
-                if attempt.host_of(role) not in up:
-                    self.host_is_away(attempt, role)
-
-    def _one_is_over(self, attempt: Attempt) -> None:
-        """Settle it, when both ends are; the other one is told, where it would wait for ever."""
-        token = attempt.token
-        if attempt.there is not None and not attempt.sent:
-            attempt.here = Ended(begun=False)
-        if attempt.here is not None and attempt.there is not None:
-            self._questions.forget_all(token)
-            attempt.is_over = True
-            self._settlement.conclude(attempt)
-        elif attempt.here is not None:
-            result = attempt.result
-            if result is None or result.guest_alive not in ("destination", "unknown"):
-                self._questions.tell(attempt.destination, tasks.stop, token, "destination")
-            late = Ended(begun=True, words="it did not end")
-            give_up = partial(self._ended, token, "destination", late)
-            self._questions.within((token, "behind"), GIVE_UP_S, give_up)
+    def _settle(self, attempt: Attempt) -> None:
+        self._settlement.conclude(attempt)
 
     def _note_resolving(self, attempt: Attempt, outcome: Outcome) -> None:
         with self.journal.together():
@@ -346,7 +232,7 @@ class Conductor:
         with self.journal.together():
             self.journal.change_attempt(attempt.token, closed=int(whole))
             self.note("close", attempt)
-        del self.attempts[attempt.token]
+        del self.attending.attempts[attempt.token]
         self._shares.remove(attempt.token)
         takes_room = outcome.kind in ("arrived", "unknown")
         self.scheduler.ended(attempt.move.name, arrived=takes_room, again_s=again_s)
@@ -355,31 +241,17 @@ class Conductor:
     def _share_again(self, changed: Attempt) -> None:
         """Those beside one that came or went have another share of the link."""
         for token in self._shares.beside(changed.move.source, changed.destination):
-            attempt, share = self.attempts[token], self._shares.of(token)
+            attempt, share = self.attending.attempts[token], self._shares.of(token)
             if share is not None and share != attempt.share:
                 attempt.share = share
                 self.note("share", attempt, str(share))
-                self._steer(token, share)
-
-    def _steer(self, token: str, share: int) -> None:
-        """Until its source has taken it, or has another one by then."""
-        attempt = self.attempts.get(token)
-        if attempt is None or not attempt.sent or attempt.here or attempt.share != share:
-            return
-
-        def steered(answer: object) -> None:
-            if answer is not True:
-                self._questions.within(
-                    (token, "steer"), AGAIN_S, partial(self._steer, token, share)
-                )
-
-        self._questions.run(attempt.move.source, tasks.steer, token, share, then=steered)
+                self.attending.steer(token, share)
 
     def cancel(self, name: str) -> None:
         """One of them: the guest stays where it is."""
-        for attempt in self.attempts.values():
+        for attempt in self.attending.attempts.values():
             if attempt.move.name == name:
-                self.stop(attempt.token, CANCELLED)
+                self.attending.stop(attempt.token, CANCELLED)
         is_to_be_tried = self.journal.move(name).state == "waiting"
         if self.scheduler.withdraw(name) or is_to_be_tried:
             self.journal.change(name, state="cancelled", reason=CANCELLED, again=None)
@@ -400,25 +272,6 @@ class Conductor:
         self.scheduler.limits = Limits.model_validate({**now, key: value})
         self.note("limit", detail=f"{key}={value}")
         self.scheduler.wake_all()
-
-    def stop(self, token: str, why: str) -> None:
-        """Cancel an attempt; one past its commit goes on."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over or attempt.stopping is not None:
-            return
-        attempt.stopping = why
-        self.note("stop", attempt, why)
-        self._press(token)
-
-    def _press(self, token: str) -> None:
-        """Tell the end that has the say to stop, until it has: one that is just starting does not
-        hear."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
-            return
-        role: Role = "source" if attempt.sent and attempt.here is None else "destination"
-        self._questions.tell(attempt.host_of(role), tasks.stop, token, role)
-        self._questions.within((token, "press"), AGAIN_S, partial(self._press, token))
 
     def note(self, what: str, attempt: Attempt | None = None, detail: str = "") -> None:
         """An event, in the journal."""

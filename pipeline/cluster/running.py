@@ -114,7 +114,7 @@ class _Batch:
 
     def _heard(self, said: dict[str, Any]) -> None:
         """In a thread of Dask's."""
-        self._happenings.put(lambda: self._conductor.heard(said))
+        self._happenings.put(lambda: self._conductor.attending.heard(said))
 
     def run(self, text: bytes) -> tuple[Summary, bool]:
         """Until it is over; `text` is the plan's."""
@@ -168,7 +168,7 @@ class _Batch:
             self._conductor.note("host", detail=f"{host} is started again")
         if time() - self._looked_s > LOOK_S:
             self._looked_s = time()
-            self._conductor.look_at_hosts(set(self._dask.up()))
+            self._conductor.attending.look_at_hosts(set(self._dask.up()))
 
     def _obey(self) -> None:
         if self._cancel.is_set() and not self._conductor.cancelled:
@@ -202,7 +202,7 @@ class _Batch:
             return
         self._saved_s = time()
         with self._journal.together():
-            for attempt in self._conductor.attempts.values():
+            for attempt in self._conductor.attending.attempts.values():
                 self._journal.change_attempt(attempt.token, percent=attempt.percent)
         self._observer(self._conductor, self._summary())
 

@@ -65,9 +65,9 @@ class Stage:
     def listening(self) -> None:
         """The destination of the one that is under way listens."""
         self.turn()
-        (token,) = self.conductor.attempts
+        (token,) = self.conductor.attending.attempts
         told = {"token": token, "role": "destination", "event": "listening"}
-        self.conductor.heard({**told, "socket_address": "tcp:b:1"})
+        self.conductor.attending.heard({**told, "socket_address": "tcp:b:1"})
 
     def both_end(self, here: object, there: object = ENDED) -> None:
         """Of the one that is under way, its destination last."""
@@ -239,11 +239,11 @@ def test_a_host_that_stays_away_leaves_it_unknown(stage: Stage) -> None:
 def test_hosts_that_are_not_there_are_waited_for_once(stage: Stage) -> None:
     """A task that a scheduler keeps for a worker that never comes back."""
     stage.listening()
-    stage.conductor.look_at_hosts({"b", "c"})
+    stage.conductor.attending.look_at_hosts({"b", "c"})
     stage.turn(30)
-    stage.conductor.look_at_hosts({"b", "c"})
+    stage.conductor.attending.look_at_hosts({"b", "c"})
     stage.turn(31)
-    assert next(iter(stage.conductor.attempts.values())).here is not None
+    assert next(iter(stage.conductor.attending.attempts.values())).here is not None
 
 
 def test_a_destination_that_never_listens_was_no_attempt_of_the_source(stage: Stage) -> None:
@@ -285,8 +285,8 @@ def test_one_that_is_cancelled_before_it_begins(stage: Stage) -> None:
     assert not [one for one in stage.hosts.asked if one.name == "attend"], "nothing is sent"
     stage.turn(2.1)
     assert stage.hosts.take("stop").host == "b"
-    (token,) = stage.conductor.attempts
-    stage.conductor._ended(token, "destination", ENDED)
+    (token,) = stage.conductor.attending.attempts
+    stage.conductor.attending._ended(token, "destination", ENDED)
     stage.turn()
     assert (stage.row().state, stage.row().again) == ("cancelled", None)
 
@@ -304,7 +304,7 @@ def test_one_that_is_cancelled_while_what_it_left_is_put_away(stage: Stage) -> N
 def test_a_conductor_that_is_killed_is_taken_over_from(tmp_path: Path, stage: Stage) -> None:
     """An attempt that is begun a second time; one that nobody waits for."""
     stage.listening()
-    (token,) = stage.conductor.attempts
+    (token,) = stage.conductor.attending.attempts
     (row,) = stage.journal.attempts()
     later = Stage(tmp_path, MOVES)
     later.conductor.adopt(row, 1)
@@ -343,10 +343,10 @@ def test_shares_are_told_to_those_that_run(tmp_path: Path, stage: Stage) -> None
     wide = Stage(folder, MOVES, bandwidth=1000)
     wide.conductor.limit("cluster", 2)
     wide.turn()
-    first, second = wide.conductor.attempts.values()
+    first, second = wide.conductor.attending.attempts.values()
     assert (first.share, second.share) == (500, 500)
-    wide.conductor.heard({"token": first.token, "role": "destination", "event": "listening",
-                          "socket_address": "tcp:b:1"})  # fmt: skip
+    told = {"token": first.token, "role": "destination", "event": "listening"}
+    wide.conductor.attending.heard({**told, "socket_address": "tcp:b:1"})
     order: Any = wide.hosts.asked[-1].arguments[0]
     assert (order.role, order.config["parameters"]["max-bandwidth"]) == ("source", 500)
     for one in list(wide.hosts.asked):
