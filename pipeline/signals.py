@@ -29,13 +29,21 @@ class Flag:
         self._is_set = False
 
 
+_interrupted = Flag()
+"""Whether a signal was an exception: one in a finalizer or a callback of a weak reference goes no
+further."""
+
+
 @contextmanager
 def cancelled_by_signals(cancel: Callable[[], None]) -> Iterator[None]:
-    """While this lasts a signal calls `cancel`; outside the main thread nothing changes."""
+    """While this lasts a signal calls `cancel`, and so does one that came before as an exception,
+    and was lost where Python ignores these; outside the main thread nothing changes."""
     if current_thread() is not main_thread():
         yield
         return
     with _handled_by(lambda *_: cancel()):
+        if _interrupted.is_set():
+            cancel()
         yield
 
 
@@ -44,7 +52,10 @@ def interrupted_once() -> Iterator[None]:
     """While this lasts the first signal is a KeyboardInterrupt; those after it change nothing,
     so that what has to be cleared up is."""
     with _handled_by(_interrupt):
-        yield
+        try:
+            yield
+        finally:
+            _interrupted.clear()
 
 
 @contextmanager
@@ -65,4 +76,5 @@ def _interrupt(*_: object) -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # no SIG_IGN: children would inherit it
+    _interrupted.set()
     raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM ask for an end, while it lasts, and are put back."""
 
+import gc
 import signal
 from threading import Event, Thread
 
@@ -63,6 +64,27 @@ def test_only_the_first_signal_interrupts() -> None:
         for number in SIGNALS:
             signal.raise_signal(number)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+class Finalized:
+    """Hears of a signal where an exception goes no further."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_that_is_lost_is_a_cancel() -> None:
+    """A command that nobody can end: its only interrupt came in a finalizer."""
+    cancel = Event()
+    with interrupted_once():
+        Finalized()
+        gc.collect()
+        with cancelled_by_signals(cancel.set):
+            assert cancel.is_set()
+    again = Event()
+    with interrupted_once(), cancelled_by_signals(again.set):
+        assert not again.is_set()
 
 
 STORM = """
