@@ -36,8 +36,19 @@ ROOM_BYTES = 256 << 10
 """Of disk, for what a trial writes and its row: with less it would be told as one that failed."""
 
 
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """While this lasts processes whose parent has ended come to this one."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
 class Laboratory:
-    """Makes the trials of one experiment, one at a time."""
+    """Makes the trials of one experiment, one at a time, within `subreaper`."""
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         """What a trial needs lies in `folder`, which is gone between them."""
@@ -45,7 +56,6 @@ class Laboratory:
         self._folder = folder
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         remove_left()
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     def make(self, trial: Trial) -> Row:
         """Try it. One that fails is a row, too; ConfigError where links cannot be had here, OSError

@@ -12,7 +12,7 @@ from pipeline.laboratory.links import check_links
 from pipeline.laboratory.loading import load_experiment
 from pipeline.laboratory.measures import UNITS
 from pipeline.laboratory.report import report
-from pipeline.laboratory.running import Laboratory
+from pipeline.laboratory.running import Laboratory, subreaper
 from pipeline.laboratory.search import Search
 from pipeline.laboratory.standings import Place, Standing, Standings
 from pipeline.laboratory.tables import write_best, write_tables
@@ -36,7 +36,8 @@ def tune(path: Path, out: Path, *, resume: bool, quiet: bool) -> tuple[str, bool
         progress = Progress(experiment, journal.rows, quiet=quiet)
         try:
             laboratory = Laboratory(experiment, out / "trial")
-            Search(experiment, journal, laboratory.make, progress.told).run()
+            with subreaper():
+                Search(experiment, journal, laboratory.make, progress.told).run()
         except KeyboardInterrupt:
             sys.stderr.write(f"{len(journal.rows)} trials are kept: --resume goes on\n")
             raise
