@@ -1,11 +1,14 @@
 """SIGINT, SIGTERM and SIGHUP ask for an end: an exception before the engine runs, then a flag
 that it sees at its next tick."""
 
+import ctypes
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 
+_PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -78,3 +81,14 @@ def _interrupt(*_: object) -> None:
             signal.signal(number, lambda *_: None)  # no SIG_IGN: children would inherit it
     _interrupted.set()
     raise KeyboardInterrupt
+
+
+def end_with(parent: int) -> None:
+    """In a child: be told by SIGTERM when the thread that started it has ended.
+
+    Before exec that ends it: a handler that was inherited would hear it, and be forgotten.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

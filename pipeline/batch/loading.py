@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from pipeline.batch.moves import UNKNOWN_MEMORY, Move, Wanted, filled, merged, wanted
+from pipeline.batch.moves import UNKNOWN_MEMORY, Move, Wanted, filled, wanted
 from pipeline.batch.plan import (
     Guest,
     Hooks,
@@ -21,6 +21,7 @@ from pipeline.batch.plan import (
 )
 from pipeline.config.links import is_loopback
 from pipeline.config.loading import Document, read_document, validated
+from pipeline.config.merging import merged
 from pipeline.config.model import Config, Section, SyntheticGuest
 from pipeline.config.units import format_bytes
 from protocol.errors import ConfigError

@@ -54,18 +54,6 @@ def wanted(plan: Plan) -> Iterator[Wanted]:
                 yield Wanted(guest, host, others, ("hosts", host, "guests", number))
 
 
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: what is not named there, at any depth, stays."""
-    made = dict(below)
-    for key, value in above.items():
-        inner = made.get(key)
-        if isinstance(inner, dict) and isinstance(value, dict):
-            made[key] = merged(inner, value)
-        else:
-            made[key] = value
-    return made
-
-
 def filled(value: Any, words: dict[str, str]) -> Any:  # noqa: ANN401 (of any shape)
     """`value` with {name}, {source}, {destination} and {attempt} in its texts replaced."""
     if isinstance(value, str):

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.batch.loading import words_of
-from pipeline.batch.moves import Move, filled, merged
+from pipeline.batch.moves import Move, filled
 from pipeline.batch.plan import Plan
 from pipeline.cluster.ends import Ended, Order
 from pipeline.config.links import is_loopback
+from pipeline.config.merging import merged
 from pipeline.result import Result
 from protocol.session import Role
 

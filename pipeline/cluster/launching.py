@@ -4,7 +4,6 @@ What asks the kernel to be told of its parent's end is told of the end of the *t
 it. So one thread, which lives as long as the process, starts all.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,11 +15,11 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from pipeline.records.processes import Process
+from pipeline.signals import end_with
 
 LOOK_S = 0.05
 END_S = 5.0
 """For one that was told to end, before it is killed."""
-_PR_SET_PDEATHSIG = 1
 _LAUNCHER = ThreadPoolExecutor(1, "launcher")
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """By pid: to be waited for."""
@@ -86,8 +85,5 @@ def _live_on(first: Callable[[], object]) -> None:
 
 
 def _end_with(parent: int, first: Callable[[], object]) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+    end_with(parent)
     first()

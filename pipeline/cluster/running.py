@@ -45,10 +45,7 @@ def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary,
             structlog.get_logger().warning(
                 f"this batch is over; without {journal.path} a new one begins"
             )
-            found = summary(
-                plan.name, journal.times, journal.moves(), journal.attempts(), plan.hosts
-            )
-            return found, False
+            return summary_of(plan, journal), False
         with TemporaryDirectory(prefix="pageferry-batch-") as folder:
             happenings: Queue[Happening] = Queue()
             batch = _Batch(plan, moves, journal, Path(folder), happenings, observer)
@@ -56,6 +53,11 @@ def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary,
                 return batch.run(text)
             finally:
                 batch.close()
+
+
+def summary_of(plan: Plan, journal: Journal) -> Summary:
+    """Where the batch of `plan` stands, as its journal has it."""
+    return summary(plan.name, journal.times, journal.moves(), journal.attempts(), plan.hosts)
 
 
 def _check(
@@ -207,10 +209,7 @@ class _Batch:
         self._observer(self._conductor, self._summary())
 
     def _summary(self) -> Summary:
-        journal = self._journal
-        return summary(
-            self._plan.name, journal.times, journal.moves(), journal.attempts(), self._plan.hosts
-        )
+        return summary_of(self._plan, self._journal)
 
     def _leave_rest(self) -> None:
         """Those that never begin, and why."""
@@ -245,7 +244,6 @@ def status(path: Path) -> Summary:
     try:
         if journal.plan is None:
             raise ConfigError(f"{path}: no batch was begun")
-        moves, attempts = journal.moves(), journal.attempts()
-        return summary(plan.name, journal.times, moves, attempts, plan.hosts)
+        return summary_of(plan, journal)
     finally:
         journal.close()

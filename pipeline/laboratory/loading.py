@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap
 
 from pipeline.config.loading import Document, read_document, validated
+from pipeline.config.merging import merged
 from pipeline.config.model import SECTIONS, Config, Section
 from pipeline.laboratory.experiment import Experiment, Link, Search, Settings
 from pipeline.laboratory.measures import contradiction
@@ -67,24 +68,10 @@ def config_of(experiment: Experiment, settings: Settings, guest: int) -> Config:
     """The configuration of one point, for guest number `guest`; ConfigError where it is none."""
     data = deepcopy(experiment.base)
     data.setdefault("name", experiment.name)
-    data["guest"] = _changed(
-        {"kind": "synthetic", **data.get("guest", {})}, experiment.guests[guest]
-    )
+    data["guest"] = merged({"kind": "synthetic", **data.get("guest", {})}, experiment.guests[guest])
     for key, value in settings.items():
         _put(data, key.split("."), value)
     return validated(Document("--set", CommentedMap(data)), Config)
-
-
-def _changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not named in `changes`, at any depth, stays."""
-    made = dict(data)
-    for key, value in changes.items():
-        inner = made.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            made[key] = _changed(inner, value)
-        else:
-            made[key] = value
-    return made
 
 
 def _put(data: dict[str, Any], keys: list[str], value: object) -> None:

@@ -1,8 +1,6 @@
 """Both ends on this machine: the destination as a process of its own, the source here."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,11 +16,11 @@ from pipeline.config.model import Config, SyntheticGuest
 from pipeline.monitor.source import serve_source
 from pipeline.progress import Observer
 from pipeline.result import Result
+from pipeline.signals import end_with
 from protocol.errors import ConfigError, PeerLost
 from protocol.status import Status
 from protocol.uri import parse_uri
 
-_PR_SET_PDEATHSIG = 1
 START_SECONDS = 30.0
 END_SECONDS = 120.0
 """For the destination to check its guest and end: a self-check reads some 2 GiB/s."""
@@ -77,7 +75,7 @@ class _Destination:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=words,
-                preexec_fn=partial(_end_with, os.getpid()),
+                preexec_fn=partial(end_with, os.getpid()),
             )
 
     def wait_until_up(self) -> None:
@@ -119,17 +117,6 @@ class _Destination:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _end_with(parent: int) -> None:
-    """In a child: be told by SIGTERM when the thread that started it has ended.
-
-    Before exec that ends it: a handler that was inherited would hear it, and be forgotten.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _merged(here: Result, there: Result | None) -> Result:

@@ -30,10 +30,10 @@ def test_nobody_is_left_behind(folder: Path, moment: str) -> None:
 
 ORPHAN = """
 import signal
-from pipeline.shell.local import _end_with
+from pipeline.signals import end_with
 signal.signal(signal.SIGTERM, lambda *_: None)
 print("up", flush=True)
-_end_with(-1)
+end_with(-1)
 """
 
 
