@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ OURS = ("name", "uri")
 """Keys of a configuration that each attempt sets."""
 
 
+class PlanError(ConfigError):
+    """A mistake in the key at the end of `keys` of a plan, that was found behind its loading."""
+
+    def __init__(self, keys: tuple[object, ...], text: str) -> None:
+        super().__init__(f"{_dotted(keys)}: {text}")
+        self.keys = keys
+
+
+@contextmanager
+def located(path: Path) -> Iterator[None]:
+    """Say of a PlanError where in the plan's file `path` its key stands."""
+    try:
+        yield
+    except PlanError as error:
+        document = read_document(path)
+        raise ConfigError(f"{document.where}:{document.line(error.keys)}: {error}") from None
+
+
 def load_plan(path: Path) -> tuple[Plan, list[Move]]:
     """The plan in the file `path` and its moves; ConfigError, in one line, for every mistake."""
     document = read_document(path)
@@ -62,8 +81,8 @@ class _Checks:
 
     def fail(self, keys: tuple[object, ...], text: str) -> ConfigError:
         """For the key at the end of `keys`."""
-        name = ".".join(map(str, keys))
-        return ConfigError(f"{self._document.where}:{self._document.line(keys)}: {name}: {text}")
+        line = self._document.line(keys)
+        return ConfigError(f"{self._document.where}:{line}: {_dotted(keys)}: {text}")
 
     def _known(self, host: str, keys: tuple[object, ...]) -> None:
         if host not in self._plan.hosts:
@@ -177,6 +196,10 @@ class _Checks:
                 if what in seen:
                     raise self.fail((*move.where, "name"), f"found {what}, which is listed twice")
                 seen[what] = move.name
+
+
+def _dotted(keys: tuple[object, ...]) -> str:
+    return ".".join(map(str, keys))
 
 
 def _what_it_is(move: Move) -> Iterator[str]:

@@ -60,6 +60,7 @@ class Conductor:
         self._clock = clock
         self._cores = cores
         self._wire_rates: list[float] = []
+        self._overheads: list[float] = []
         limit = link_limit(plan, self._single_stream)
         self.scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
         self._shares = Shares(budgets(plan))
@@ -93,12 +94,16 @@ class Conductor:
         return not self.paused and is_open(self.plan.window, self._clock())
 
     def ahead(self) -> Forecast:
-        """What is left, as the dry run foresees it: of those under way what they have not sent."""
+        """What is left, as the dry run foresees it: of those under way what they have not sent;
+        besides sending each takes as long as those that have arrived did."""
         left = [
             replace(one.move, memory=round(one.move.memory * (1 - one.percent / 100)))
             for one in self.attending.attempts.values()
         ]
-        return forecast(self.plan, [*left, *self.scheduler.waiting][:AHEAD], cores=self._cores)
+        moves = [*left, *self.scheduler.waiting][:AHEAD]
+        if not self._overheads:
+            return forecast(self.plan, moves, cores=self._cores)
+        return forecast(self.plan, moves, overhead_s=median(self._overheads))
 
     def begin_due(self) -> None:
         """Begin what may begin now. Where nothing may although it was looked for, none runs and no
@@ -207,9 +212,17 @@ class Conductor:
         )
         self.journal.change(attempt.move.name, state=state, reason=outcome.reason, again=again,
                             session=outcome.session, place=place, tries=tries)  # fmt: skip
+        if state == "arrived":
+            self._learn(attempt)
+
+    def _learn(self, attempt: Attempt) -> None:
+        """How fast one is that nothing holds back, and how long one takes besides."""
         rate, share = attempt.wire_rate, attempt.share
-        if state == "arrived" and rate and (share is None or rate < HELD_BACK * share):
+        if rate and (share is None or rate < HELD_BACK * share):
             self._wire_rates.append(rate)
+        if attempt.result is not None and attempt.result.total_time is not None:
+            took_s = self._clock() - attempt.began_s
+            self._overheads.append(max(0.0, took_s - attempt.result.total_time / 1000))
 
     def _discard(self, attempt: Attempt, outcome: Outcome) -> None:
         """Put away what is left at the destination, then count it as over."""

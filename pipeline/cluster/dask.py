@@ -19,10 +19,10 @@ import dask
 from distributed import Client, Future, LocalCluster, get_worker
 from distributed.security import Security
 
+from pipeline.batch.loading import PlanError
 from pipeline.batch.plan import Host, Plan
 from pipeline.cluster.launching import end, start_with_us
 from pipeline.records.processes import Process, maybe_process
-from protocol.errors import ConfigError
 
 TOPIC = "pageferry"
 ENDS_A_HOST = 64
@@ -49,7 +49,7 @@ def tell(token: str, role: str, said: dict[str, Any]) -> None:
 
 
 class Dask:
-    """The cluster of a plan, for as long as this lasts. ConfigError where it cannot be had."""
+    """The cluster of a plan, for as long as this lasts. PlanError where it cannot be had."""
 
     def __init__(self, plan: Plan, folder: Path, heard: Callable[[dict[str, Any]], None]) -> None:
         self._hosts = plan.hosts
@@ -72,7 +72,7 @@ class Dask:
         could, could run anything here."""
         security = Security.temporary()
         self._tls = TemporaryDirectory(prefix="pageferry-tls-")
-        self._environment = _written(security, Path(self._tls.name))
+        self._environment = written_keys(security, Path(self._tls.name))
         dask.config.set(EMBEDDED_CONFIG)
         self._cluster = LocalCluster(
             n_workers=0,
@@ -114,17 +114,21 @@ class Dask:
         return maybe_process(pid)
 
     def wait_until_up(self) -> None:
-        """ConfigError where a host of the plan has no worker, or two."""
+        """PlanError where a host of the plan has no worker, or two."""
         until = monotonic() + (UP_S if self._cluster is not None else 1)
         while missing := sorted(set(self._hosts) - set(self.up())):
             if monotonic() > until:
-                raise ConfigError(
-                    f"scheduler: no worker has the resource {resource(missing[0])}: `pageferry host"
-                    f" {missing[0]} --scheduler ADDRESS` is one"
+                raise PlanError(
+                    ("hosts", missing[0]),
+                    f"no worker of the scheduler has the resource {resource(missing[0])}:"
+                    f" `pageferry host {missing[0]} --scheduler ADDRESS` is one",
                 )
             sleep(0.1)
         if twice := [host for host, count in self.up().items() if count > 1]:
-            raise ConfigError(f"scheduler: two workers have the resource {resource(twice[0])}")
+            raise PlanError(
+                ("hosts", twice[0]),
+                f"two workers of the scheduler have the resource {resource(twice[0])}",
+            )
 
     def up(self) -> Counter[str]:
         """The hosts that have a worker now, and how many each has."""
@@ -165,15 +169,15 @@ def _connected(address: str) -> Client:
     try:
         return Client(address, timeout=UP_S / 6)
     except TypeError:  # of an address that begins with tls
-        raise ConfigError(
-            f"scheduler: {address}: no keys for TLS: Dask's configuration names them,"
-            " distributed.comm.tls"
+        raise PlanError(
+            ("scheduler",),
+            f"{address}: no keys for TLS: Dask's configuration names them, distributed.comm.tls",
         ) from None
     except (OSError, TimeoutError, ValueError) as error:
-        raise ConfigError(f"scheduler: {address}: no scheduler there: {error}") from None
+        raise PlanError(("scheduler",), f"{address}: no scheduler there: {error}") from None
 
 
-def _written(security: Security, folder: Path) -> Mapping[str, str]:
+def written_keys(security: Security, folder: Path) -> dict[str, str]:
     """Its keys as files, and how a worker is told of them."""
     told = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
     keys = security.get_tls_config_for_role("worker")
@@ -190,7 +194,7 @@ def _written(security: Security, folder: Path) -> Mapping[str, str]:
 
 
 def check_scheduler(plan: Plan) -> None:
-    """ConfigError where the plan names a scheduler that lacks one of its hosts."""
+    """PlanError where the plan names a scheduler that lacks one of its hosts."""
     if plan.scheduler is None or plan.scheduler.partition(":")[0] == EMBEDDED:
         return
     with TemporaryDirectory(prefix="pageferry-") as folder:

@@ -107,23 +107,31 @@ def run_hook(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
                 env={**os.environ, **environment},
             )
     except subprocess.CalledProcessError as error:
-        said = (log.read_text(errors="replace").splitlines() or ["no word of it"])[-1]
+        said = _last_line(log)
         raise MigrationError(f"hook {command[0]}: exit code {error.returncode}: {said}") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise MigrationError(f"hook {command[0]}: {error}") from None
 
 
+def _last_line(log: Path) -> str:
+    return (log.read_text(errors="replace").splitlines() or ["no word of it"])[-1]
+
+
 def _start_what_waits(order: Order, folder: EndFolder) -> None:
-    """MigrationError where it is not there in time, or its socket is somebody else's."""
+    """MigrationError where it ends or is not there in time, or its socket is somebody else's. One
+    that ends with 0 has made a daemon of itself."""
     assert order.start is not None
     if order.socket is not None and _answers(order.socket):
         raise MigrationError(f"somebody listens at {order.socket} already")
-    start_for_itself(order.start, folder.words, folder.note_waiting)
+    code = start_for_itself(order.start, folder.words, folder.note_waiting)
     until = monotonic() + order.start_s
     while order.socket is not None and not _answers(order.socket):
         reap()
         if folder.is_forbidden:
             raise MigrationError("it was given up")
+        if code():
+            said = _last_line(folder.words)
+            raise MigrationError(f"start {order.start[0]}: exit code {code()}: {said}")
         if monotonic() > until:
             raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
         sleep(LOOK_S)

@@ -28,15 +28,20 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 def start_with_us(command: Sequence[str], log: Path, first: Callable[[], object]) -> int:
     """Start `command`, which gets a SIGTERM when this process ends, and does `first` before it is
     what it becomes; its pid. OSError, or SubprocessError where `first` fails."""
-    return _start(command, log, partial(_end_with, os.getpid(), first))
+    return _start(command, log, partial(_end_with, os.getpid(), first)).pid
 
 
-def start_for_itself(command: Sequence[str], log: Path, first: Callable[[], object]) -> None:
-    """Start `command`, which lives on whatever becomes of this process, behind `first` as above."""
-    _start(command, log, partial(_live_on, first))
+def start_for_itself(
+    command: Sequence[str], log: Path, first: Callable[[], object]
+) -> Callable[[], int | None]:
+    """Start `command`, which lives on whatever becomes of this process, behind `first` as above;
+    what tells its exit code, None while it lives."""
+    return _start(command, log, partial(_live_on, first)).poll
 
 
-def _start(command: Sequence[str], log: Path, first: Callable[[], object]) -> int:
+def _start(
+    command: Sequence[str], log: Path, first: Callable[[], object]
+) -> subprocess.Popen[bytes]:
     with log.open("ab") as words:
         process = _LAUNCHER.submit(
             subprocess.Popen[bytes],
@@ -47,7 +52,7 @@ def _start(command: Sequence[str], log: Path, first: Callable[[], object]) -> in
             preexec_fn=first,
         ).result()
     _started[process.pid] = process
-    return process.pid
+    return process
 
 
 def reap() -> None:

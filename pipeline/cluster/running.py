@@ -1,6 +1,6 @@
 """`pageferry batch run`: a plan, from its start or from where its last conductor was killed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.batch.forecast import forecast
 from pipeline.batch.journal import Journal, MoveRow, Request, conducted, read_journal
-from pipeline.batch.loading import load_plan
+from pipeline.batch.loading import load_plan, located
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import ENDED, Summary, summary
@@ -25,7 +25,9 @@ from protocol.errors import ConfigError
 LOOK_S = 5.0
 """How often it is looked which hosts are there."""
 SAVE_S = 1.0
-"""How often it is kept how far the running ones are."""
+"""How often it is kept how far the running ones are, at most."""
+SHARE = 10
+"""All of a journal is read each time: with many thousands of guests more seldom."""
 Observer = Callable[[Conductor, Summary], None]
 
 
@@ -34,7 +36,7 @@ def journal_of(plan: Path) -> Path:
     return plan.with_name(plan.name + ".journal")
 
 
-def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary, bool]:
+def run_batch(path: Path, *, resume: bool, observers: Sequence[Observer]) -> tuple[Summary, bool]:
     """Conduct the plan in the file `path` until all has ended; what came of it, and whether it was
     cancelled. ConfigError for mistakes, before anything is begun."""
     plan, moves = load_plan(path)
@@ -48,11 +50,12 @@ def run_batch(path: Path, *, resume: bool, observer: Observer) -> tuple[Summary,
             return summary_of(plan, journal), False
         with TemporaryDirectory(prefix="pageferry-batch-") as folder:
             happenings: Queue[Happening] = Queue()
-            batch = _Batch(plan, moves, journal, Path(folder), happenings, observer)
-            try:
-                return batch.run(text)
-            finally:
-                batch.close()
+            with located(path):
+                batch = _Batch(plan, moves, journal, Path(folder), happenings, observers)
+                try:
+                    return batch.run(text)
+                finally:
+                    batch.close()
 
 
 def summary_of(plan: Plan, journal: Journal) -> Summary:
@@ -101,15 +104,15 @@ class _Batch:
         journal: Journal,
         folder: Path,
         happenings: "Queue[Happening]",
-        observer: Observer,
+        observers: Sequence[Observer],
     ) -> None:
         self._plan = plan
         self._journal = journal
-        self._observer = observer
+        self._observers = observers
         self._cancel = Flag()
         self._happenings = happenings
         self._moves = moves
-        self._saved_s = self._looked_s = 0.0
+        self._next_s = self._looked_s = 0.0
         self._dask = Dask(plan, folder, self._heard)
         self._questions = Questions(self._dask, happenings, time)
         self._conductor = Conductor(plan, moves, journal, self._questions, time, self._dask.cores)
@@ -139,9 +142,7 @@ class _Batch:
                 self._show()
         self._leave_rest()
         self._journal.end(time())
-        found = self._summary()
-        self._observer(self._conductor, found)
-        return found, self._conductor.cancelled
+        return self._told(), self._conductor.cancelled
 
     def _go_on(self) -> None:
         """Take over what a conductor before this one has begun, and what it was told."""
@@ -200,16 +201,21 @@ class _Batch:
                 conductor.limit(key, int(value))
 
     def _show(self) -> None:
-        if time() - self._saved_s < SAVE_S:
+        if time() < self._next_s:
             return
-        self._saved_s = time()
+        began_s = time()
         with self._journal.together():
             for attempt in self._conductor.attending.attempts.values():
                 self._journal.change_attempt(attempt.token, percent=attempt.percent)
-        self._observer(self._conductor, self._summary())
+        self._told()
+        self._next_s = time() + max(SAVE_S, SHARE * (time() - began_s))
 
-    def _summary(self) -> Summary:
-        return summary_of(self._plan, self._journal)
+    def _told(self) -> Summary:
+        """To all who look on."""
+        found = summary_of(self._plan, self._journal)
+        for observer in self._observers:
+            observer(self._conductor, found)
+        return found
 
     def _leave_rest(self) -> None:
         """Those that never begin, and why."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.reports import charts
@@ -9,6 +10,8 @@ from pipeline.reports.advice import STAGES
 from pipeline.reports.page import Page
 
 MIB = 1 << 20
+COLOURS = {"arrived": "#10b981", "failed": "#ef4444", "lost": "#7f1d1d", "unknown": "#8b5cf6",
+           "cancelled": "#9ca3af", "waiting": "#f59e0b", "running": "#3b82f6"}  # fmt: skip
 LISTED = 60
 """Guests in the timeline; more could not be told apart."""
 COLUMNS = (
@@ -21,8 +24,10 @@ def batch_report(found: Mapping[str, Any]) -> str:
     """All of a batch's summary, as HTML."""
     page = Page(f"pageferry batch: {found['name']}")
     told = [f"{count} {state}" for state, count in found["counts"].items() if count]
-    seconds = (found["ended"] or found["began"]) - found["began"]
-    page.words(f"{', '.join(told)}, in {seconds:.1f} s.")
+    began, ended = found["began"], found["ended"] or found["began"]
+    page.words(
+        f"{', '.join(told)}, in {ended - began:.1f} s, from {_date(began)} to {_date(ended)}."
+    )
     moves = found["moves"]
     _trouble(page, moves)
     _timeline(page, found["began"], moves)
@@ -53,15 +58,25 @@ def _timeline(page: Page, began: float, moves: Sequence[Mapping[str, Any]]) -> N
     page.heading("Over time")
     page.chart(
         charts.stacked(
-            {
-                "_before": [one["began"] - began for one in first],
-                "last attempt": [one["ended"] - one["began"] for one in first],
-            },
+            {"_before": [one["began"] - began for one in first], **_by_outcome(first)},
             [one["name"] for one in first],
-            "s from the start of the batch",
+            f"s from {_date(began)}",
+            COLOURS,
         ),
-        "The last attempt of each guest, in the order in which these began.",
+        "The last attempt of each guest, in the order in which these began, by what came of it.",
     )
+
+
+def _by_outcome(moves: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """For each state that there is: how long the last attempt of those in it took; 0 of others."""
+    return {
+        state: [(one["ended"] - one["began"]) * (one["state"] == state) for one in moves]
+        for state in dict.fromkeys(one["state"] for one in moves)
+    }
+
+
+def _date(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _hosts(page: Page, hosts: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
@@ -56,15 +57,21 @@ def lines(
         return _finished(figure, axes, across, up, legend=len(series) > 1)
 
 
-def stacked(series: Mapping[str, Sequence[float]], names: Sequence[str], across: str) -> str:
+def stacked(
+    series: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    across: str,
+    colours: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """A bar for each of `names`, made of a piece of each series, one behind the other; those of a
-    series whose name begins with _ are left empty."""
+    series whose name begins with _ are left empty. `colours`: of some series."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7, 1.2 + 0.4 * len(names))
         begins = [0.0] * len(names)
         for number, (name, pieces) in enumerate(series.items()):
-            colour = "none" if name.startswith("_") else SERIES[number % len(SERIES)]
-            axes.barh(names, pieces, left=begins, color=colour, label=name)
+            colour = colours.get(name, SERIES[number % len(SERIES)])
+            shown = "none" if name.startswith("_") else colour
+            axes.barh(names, pieces, left=begins, color=shown, label=name)
             begins = [begin + piece for begin, piece in zip(begins, pieces, strict=True)]
         axes.invert_yaxis()
         return _finished(figure, axes, across, "", legend=True)

@@ -10,20 +10,24 @@ import typer
 from pipeline.config.environment import check_package
 from pipeline.result import write_out, write_whole
 from pipeline.shell.folders import own_temporary_folder
-from pipeline.shell.options import Quiet, ReportPath
-from pipeline.shell.performing import check_report
+from pipeline.shell.options import Quiet, ReportPath, help_where_alone
+from pipeline.shell.performing import check_report, check_writable
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.batch.summary import Summary
 
-app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Move many guests over many hosts."
-)
+app = typer.Typer(rich_markup_mode=None)
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="A YAML file.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write all of it there; - is stdout.")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def common(context: typer.Context) -> None:
+    """Move many guests over many hosts."""
+    help_where_alone(context)
 
 
 @app.command()
@@ -35,7 +39,7 @@ def plan(path: PlanPath, json_path: Json = None) -> int:
     \b
     pageferry batch plan configs/batch/embedded.yaml
     """
-    from pipeline.batch.loading import load_plan
+    from pipeline.batch.loading import load_plan, located
     from pipeline.shell.batch_display import dry_run
 
     loaded, moves = load_plan(path)
@@ -43,7 +47,8 @@ def plan(path: PlanPath, json_path: Json = None) -> int:
         check_package("scheduler", "distributed")
         from pipeline.cluster.dask import check_scheduler
 
-        check_scheduler(loaded)
+        with located(path):
+            check_scheduler(loaded)
     text, as_json, whole = dry_run(loaded, moves)
     if json_path is not None:
         write_whole(as_json, json_path)
@@ -59,6 +64,14 @@ def run(
         bool, typer.Option("--resume", help="Go on where the last one was killed.")
     ] = False,
     json_path: Json = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            "--events",
+            metavar="PATH",
+            help="Write what happens there as it does, a line of JSON each; - is stdout.",
+        ),
+    ] = None,
     report: ReportPath = None,
     quiet: Quiet = False,
 ) -> int:
@@ -73,15 +86,21 @@ def run(
     """
     check_package("batch run", "distributed")
     check_report(report)
-    from pipeline.cluster.running import run_batch
+    for option, written in (("--json", json_path), ("--events", events)):
+        if written not in (None, "-"):
+            check_writable(option, Path(str(written)))
+    from pipeline.cluster.running import Observer, run_batch
     from pipeline.logs import configure_logging
     from pipeline.shell.batch_display import display, table
+    from pipeline.shell.batch_events import EventLines
 
     configure_logging(quiet=quiet)
-    with own_temporary_folder(), display(quiet=quiet) as observer:
-        found, cancelled = run_batch(path, resume=resume, observer=observer)
+    with own_temporary_folder(), display(quiet=quiet) as shown:
+        observers: list[Observer] = [shown]
+        observers += [EventLines(events)] if events is not None else []
+        found, cancelled = run_batch(path, resume=resume, observers=observers)
     _write(found, json_path, report)
-    if not quiet and json_path != "-":
+    if not quiet and "-" not in (json_path, events):
         write_out(table(found))
     if cancelled:
         return 130

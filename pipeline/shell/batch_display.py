@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from time import time
@@ -22,6 +22,7 @@ from pipeline.config.units import format_bytes
 
 if TYPE_CHECKING:
     from pipeline.cluster.conductor import Conductor
+    from pipeline.cluster.running import Observer
 
 LINE_EVERY_S = 5.0
 LISTED = 40
@@ -125,7 +126,7 @@ def _cells(one: MoveSummary) -> list[str]:
 
 
 @contextmanager
-def display(*, quiet: bool) -> Iterator[Callable[["Conductor", Summary], None]]:
+def display(*, quiet: bool) -> Iterator["Observer"]:
     """What to hand to a batch, for as long as it runs."""
     if quiet:
         yield lambda *_: None

@@ -26,6 +26,7 @@ from pipeline.shell.options import (
     ReportPath,
     Sets,
     UriOption,
+    help_where_alone,
 )
 from pipeline.shell.performing import Asked, perform
 from pipeline.shell.tune import tune
@@ -58,9 +59,7 @@ def common(
     ] = False,
 ) -> None:
     """Moves the memory of a running guest while it goes on working."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
+    help_where_alone(context)
 
 
 @app.command()

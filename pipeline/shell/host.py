@@ -60,6 +60,7 @@ async def _serve(name: str, scheduler: str) -> None:
         resources={resource(name): ENDS_A_HOST},
         memory_limit=0,
         dashboard=False,
+        dashboard_address="127.0.0.1:0",  # one without pages it opens all the same
     )
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None

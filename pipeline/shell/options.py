@@ -36,3 +36,10 @@ Metrics = Annotated[
         "--metrics", metavar="[HOST:]PORT", help="Let Prometheus scrape it there; port 0: any."
     ),
 ]
+
+
+def help_where_alone(context: typer.Context) -> None:
+    """Of a command that has others below it: what these are, where none is asked for."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)

@@ -128,7 +128,7 @@ def _report_end(result: Result, log_format: LogFormat) -> int:
 def _check_asked(asked: Asked) -> None:
     """ConfigError for what could not be written when the migration is over."""
     if asked.json_path is not None and asked.json_path != "-":
-        _check_writable("--json", Path(asked.json_path))
+        check_writable("--json", Path(asked.json_path))
     check_report(asked.report_path)
 
 
@@ -136,10 +136,11 @@ def check_report(path: str | None) -> None:
     """ConfigError where the page could not be drawn, or written."""
     if path is not None:
         check_package("--report", "matplotlib")
-        _check_writable("--report", Path(path))
+        check_writable("--report", Path(path))
 
 
-def _check_writable(option: str, path: Path) -> None:
+def check_writable(option: str, path: Path) -> None:
+    """ConfigError where no file can be written at the `path` that `option` names."""
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
         raise ConfigError(f"{option}: {path} cannot be written")

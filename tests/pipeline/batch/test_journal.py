@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.batch.journal import AttemptRow, Journal, MoveRow, conducted, read_journal
 from pipeline.batch.summary import summary
-from pipeline.reports.batch import batch_report
+from pipeline.reports.batch import COLOURS, batch_report
 from pipeline.result import Ram, Result, encode_result
 from protocol.errors import ConfigError
 from protocol.status import Status
@@ -105,6 +105,9 @@ def test_a_summary_and_its_page(journal: Journal) -> None:
         (1, 0, 2), (0, 1, 0), (0, 0, 0),
     ]  # fmt: skip
     page = batch_report(json.loads(msgspec.json.encode(found)))
-    for words in ("not known", "&lt;no answer&gt;", "1 running, 1 arrived", "Over time", "3"):
+    for words in ("not known", "&lt;no answer&gt;", "1 running, 1 arrived", "Over time", "3",
+                  "from 1970-01-01 00:01:40 UTC to 1970-01-01 00:01:50 UTC"):  # fmt: skip
         assert words in page
+    assert COLOURS["arrived"] in page
+    assert COLOURS["failed"] not in page
     assert page.count("<figure>") == page.count("<figcaption>") == 2

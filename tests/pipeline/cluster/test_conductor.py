@@ -125,6 +125,21 @@ def test_one_that_failed_is_tried_again_later(stage: Stage) -> None:
     assert stage.conductor.is_over
 
 
+def test_what_is_left_is_foreseen_by_what_has_arrived(stage: Stage) -> None:
+    """A remaining time that is wrong in the same way from the first guest to the last."""
+    before = stage.conductor.ahead().seconds
+    stage.listening()
+    stage.clock.now_s += 100
+    for _ in range(2):
+        asked = stage.hosts.take("attend")
+        took = Result(status=Status.COMPLETED, guest_alive="destination", total_time=1000)
+        asked.answer(Ended(begun=True, result=took) if asked.host == "a" else ENDED)
+    stage.turn()
+    stage.hosts.take("discard").answer(None)
+    assert stage.row().state == "arrived"
+    assert stage.conductor.ahead().seconds > 99 > before
+
+
 def end_of_source(stage: Stage, answer: object) -> None:
     """The first question about one that is not known."""
     asked = stage.hosts.take("end_of_source")

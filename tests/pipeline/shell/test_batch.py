@@ -58,6 +58,7 @@ def test_hosts_that_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFi
         (["cancel", EXAMPLE, "g1"], "no batch was begun"),
         (["limit", EXAMPLE, "per-source=0"], "found 'per-source=0', expected one of cluster"),
         (["limit", EXAMPLE, "guests=3"], "found 'guests=3'"),
+        (["run", EXAMPLE, "--events", "/no/folder/x"], "--events: /no/folder/x cannot be written"),
         (["run", EXAMPLE, "--report", "/no/folder/x.html"], "/no/folder/x.html cannot be written"),
     ],
 )
@@ -77,7 +78,15 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFix
     text = FULL.replace("memory: 0", "memory: 1GiB")
     path.write_text(text + "scheduler: tcp://127.0.0.1:9\n")
     assert run_command(["batch", "plan", str(path)]) == 2
-    assert "scheduler: tcp://127.0.0.1:9: no scheduler there" in capsys.readouterr().err
+    assert f"{path}:7: scheduler: tcp://127.0.0.1:9: no scheduler there" in capsys.readouterr().err
+
+
+def test_alone_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its help on one line, as if it were a mistake."""
+    assert run_command(["batch"]) == 2
+    said = capsys.readouterr().err
+    assert "\n  plan " in said
+    assert "\n  limit " in said
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "configs/batch").glob("*.yaml")), ids=str)
