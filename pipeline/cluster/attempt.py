@@ -1,6 +1,6 @@
 """One attempt to move a guest: what is known of its two ends by now, and what each is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.batch.loading import words_of
@@ -17,7 +17,9 @@ from protocol.session import Role
 class Attempt:
     """Of `move` to `destination`, its try number `tries`. `here` and `there` are how the ends at
     the source and at the destination ended, `is_over` once both are; `uri` where the latter
-    listens; `stopping`: why it is to be cancelled; `adopted`: from a conductor that was killed."""
+    listens; `asked`: the ends of which the
+    host was asked and has not answered; `stopping`: why it is to be cancelled; `adopted`: from a
+    conductor that was killed."""
 
     token: str
     move: Move
@@ -31,6 +33,7 @@ class Attempt:
     there: Ended | None = None
     percent: float = 0.0
     wire_rate: float | None = None
+    asked: set[Role] = field(default_factory=set)
     stopping: str | None = None
     adopted: bool = False
     is_over: bool = False

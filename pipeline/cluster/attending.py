@@ -105,19 +105,28 @@ class Attending:
         self._one_is_over(attempt)
 
     def _look(self, token: str) -> None:
-        """Now and then, since what is told once may be lost on its way."""
+        """Now and then, since what is told once may be lost on its way. Whose host has not answered
+        the last time is away: one that hangs Dask would not miss for minutes."""
         attempt = self.attempts.get(token)
         if attempt is None or attempt.is_over:
             return
         for role in self._waited_for(attempt):
+            if role in attempt.asked:
+                self.host_is_away(attempt, role, f"{role} hangs")
+                continue
+            attempt.asked.add(role)
             then = partial(self._seen, token, role)
             self._questions.run(attempt.host_of(role), tasks.look, token, role, then=then)
         self._questions.within((token, "look"), LOOK_S, partial(self._look, token))
 
     def _seen(self, token: str, role: Role, answer: object) -> None:
         attempt = self.attempts.get(token)
-        if attempt is None or not isinstance(answer, Look):
+        if attempt is None:
             return
+        attempt.asked.discard(role)
+        if not isinstance(answer, Look):
+            return
+        self._questions.forget((token, f"{role} hangs"))
         if role == "destination" and answer.address is not None:
             self._listens(attempt, answer.address)
         if answer.ended is not None:
@@ -130,11 +139,12 @@ class Attending:
             found.append("source")
         return found
 
-    def host_is_away(self, attempt: Attempt, role: Role) -> None:
-        """It is waited for, for a while; from when on it is away counts once."""
+    def host_is_away(self, attempt: Attempt, role: Role, what: str = "") -> None:
+        """It is waited for, for a while; from when on it is away counts once, for each `what`."""
         words = f"{attempt.host_of(role)} is gone"
         gone = partial(self._ended, attempt.token, role, Ended(begun=True, words=words))
-        self._questions.within((attempt.token, role), self._plan.timeouts.host, gone, once=True)
+        key = attempt.token, what or role
+        self._questions.within(key, self._plan.timeouts.host, gone, once=True)
 
     def look_at_hosts(self, up: set[str]) -> None:
         """Those that are not `up` may have ends that nobody hears of."""

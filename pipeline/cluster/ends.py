@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from pipeline.cluster.folder import EndFolder, new_lines
 from pipeline.cluster.launching import LOOK_S, end, reap, start_for_itself, start_with_us
+from pipeline.leftovers.cleanup import cleanup
 from pipeline.result import Result
 from protocol.errors import MigrationError
 from protocol.session import Role
@@ -203,12 +204,13 @@ def stop(token: str, role: Role) -> bool:
 
 
 def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
-    """At a destination to which no guest has come: end what is there. Then the hook behind it
-    all."""
+    """At a destination to which no guest has come: end what is there, and put right what it may
+    leave when it is killed. Then the hook behind it all."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
         folder.forbid()
         end(folder.maybe_process())
         end(folder.maybe_waiting())
+        cleanup()
     if hook is not None:
         run_hook(hook, folder.words, environment)

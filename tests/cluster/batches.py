@@ -108,7 +108,7 @@ class Batch:
         running: dict[str, tuple[str, str]] = {}
         journal, most = Journal(self.journal), 0
         ends = {row.token: (row.source, row.destination) for row in journal.attempts()}
-        for _, _, what, _, token, _ in journal.events():
+        for _, _, what, _, token, _ in self.events():
             if what == "begin":
                 running[token] = ends[token]
             elif what == "close":
@@ -127,6 +127,13 @@ class Batch:
         """What the journal says of each guest."""
         journal = Journal(self.journal)
         found = {row.name: row for row in journal.moves()}
+        journal.close()
+        return found
+
+    def events(self) -> list[tuple[int, float, str, str, str, str]]:
+        """All that has happened, as the journal has it."""
+        journal = Journal(self.journal)
+        found = journal.events()
         journal.close()
         return found
 

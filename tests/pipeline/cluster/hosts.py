@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipeline.cluster import tasks
+from pipeline.cluster.ends import Look
+
 
 @dataclass
 class Asked:
@@ -15,10 +18,12 @@ class Asked:
 
 
 class Hosts:
-    """Stands for Dask: keeps what is asked."""
+    """Stands for Dask: keeps what is asked. Whether nothing is new is said at once, but by those
+    that hang."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.hanging: set[str] = set()
 
     def run(
         self,
@@ -28,6 +33,9 @@ class Hosts:
         then: Callable[[object], None],
     ) -> None:
         """As Dask's."""
+        if function is tasks.look and host not in self.hanging:
+            then(Look())
+            return
         self.asked.append(Asked(host, function.__name__, arguments, then))
 
     def take(self, name: str) -> Asked:

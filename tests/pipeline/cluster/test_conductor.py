@@ -10,7 +10,7 @@ import pytest
 from pipeline.batch.journal import Journal, MoveRow
 from pipeline.batch.moves import Move
 from pipeline.cluster.conductor import Conductor
-from pipeline.cluster.ends import Ended
+from pipeline.cluster.ends import Ended, Look
 from pipeline.cluster.questions import Questions
 from pipeline.records.record import Record, encode_record
 from pipeline.result import Result
@@ -259,6 +259,31 @@ def test_hosts_that_are_not_there_are_waited_for_once(stage: Stage) -> None:
     stage.conductor.attending.look_at_hosts({"b", "c"})
     stage.turn(31)
     assert next(iter(stage.conductor.attending.attempts.values())).here is not None
+
+
+def test_a_host_that_hangs_is_waited_for_as_one_that_is_gone(stage: Stage) -> None:
+    """One that Dask takes for alive for minutes, and an attempt that waits for it for an hour."""
+    stage.hosts.hanging.add("b")
+    stage.turn()
+    stage.turn(10)
+    stage.turn(10)
+    assert [one.name for one in stage.hosts.asked] == ["attend", "look"], "it is asked once"
+    stage.turn(59)
+    assert stage.row().state == "running"
+    stage.turn(2)
+    assert (stage.row().state, stage.row().reason) == ("waiting", "b is gone")
+
+
+def test_a_host_that_answers_late_is_there(stage: Stage) -> None:
+    """An attempt that is given up although its ends go on."""
+    stage.hosts.hanging |= {"a", "b"}
+    stage.listening()
+    stage.turn(10)
+    stage.turn(10)
+    for _ in range(2):
+        stage.hosts.take("look").answer(Look())
+    stage.turn(61)
+    assert stage.row().state == "running"
 
 
 def test_a_destination_that_never_listens_was_no_attempt_of_the_source(stage: Stage) -> None:
