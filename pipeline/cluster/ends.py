@@ -6,7 +6,6 @@ a scheduler that lost an answer or by a conductor that lost its memory: it then 
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from pipeline.cluster.folder import EndFolder, new_lines
-from pipeline.cluster.launching import LOOK_S, end, reap, start_for_itself, start_with_us
+from pipeline.cluster.launching import LOOK_S, end, reap, start_with_us
+from pipeline.cluster.waiting import has_come, last_line, start_what_waits
 from pipeline.leftovers.cleanup import cleanup
 from pipeline.result import Result
 from protocol.errors import MigrationError
@@ -85,7 +85,7 @@ def _begin(order: Order, folder: EndFolder) -> None:
     if order.hook is not None:
         run_hook(order.hook, folder.words, environment)
     if order.start is not None:
-        _start_what_waits(order, folder)
+        start_what_waits(order.start, order.socket, order.start_s, folder)
     folder.config.write_bytes(msgspec.json.encode(order.config))
     role = "incoming" if order.role == "destination" else "migrate"
     command = [sys.executable, "-m", "pipeline", role, str(folder.config), *order.arguments]
@@ -108,44 +108,10 @@ def run_hook(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
                 env={**os.environ, **environment},
             )
     except subprocess.CalledProcessError as error:
-        said = _last_line(log)
+        said = last_line(log)
         raise MigrationError(f"hook {command[0]}: exit code {error.returncode}: {said}") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise MigrationError(f"hook {command[0]}: {error}") from None
-
-
-def _last_line(log: Path) -> str:
-    return (log.read_text(errors="replace").splitlines() or ["no word of it"])[-1]
-
-
-def _start_what_waits(order: Order, folder: EndFolder) -> None:
-    """MigrationError where it ends or is not there in time, or its socket is somebody else's. One
-    that ends with 0 has made a daemon of itself."""
-    assert order.start is not None
-    if order.socket is not None and _answers(order.socket):
-        raise MigrationError(f"somebody listens at {order.socket} already")
-    code = start_for_itself(order.start, folder.words, folder.note_waiting)
-    until = monotonic() + order.start_s
-    while order.socket is not None and not _answers(order.socket):
-        reap()
-        if folder.is_forbidden:
-            raise MigrationError("it was given up")
-        if code():
-            said = _last_line(folder.words)
-            raise MigrationError(f"start {order.start[0]}: exit code {code()}: {said}")
-        if monotonic() > until:
-            raise MigrationError(f"nothing listens at {order.socket} in {order.start_s:g} s")
-        sleep(LOOK_S)
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody listens there; a guest's socket keeps the borders of messages, a QEMU's
-    does not."""
-    for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
-        with socket.socket(socket.AF_UNIX, kind) as client, suppress(OSError):
-            client.connect(path)
-            return True
-    return False
 
 
 def _waited_for(folder: EndFolder, tell: Tell) -> Ended:
@@ -205,12 +171,22 @@ def stop(token: str, role: Role) -> bool:
 
 def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
     """At a destination to which no guest has come: end what is there, and put right what it may
-    leave when it is killed. Then the hook behind it all."""
+    leave when it is killed. Then the hook behind it all. MigrationError, and nothing that runs is
+    ended, where it says that it has come."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
         folder.forbid()
         end(folder.maybe_process())
+        if _says_that_it_has_come(folder):
+            raise MigrationError("a guest runs there that was not to have come: it is left alone")
         end(folder.maybe_waiting())
         cleanup()
     if hook is not None:
         run_hook(hook, folder.words, environment)
+
+
+def _says_that_it_has_come(folder: EndFolder) -> bool:
+    """What hangs, or has gone, does not."""
+    with suppress(MigrationError, OSError):
+        return folder.maybe_waiting() is not None and has_come(folder)
+    return False

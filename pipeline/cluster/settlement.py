@@ -9,8 +9,9 @@ from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
 from pipeline.cluster.ends import Ended
 from pipeline.cluster.questions import Questions
-from pipeline.cluster.settling import OVER_S, arrived
+from pipeline.cluster.settling import OVER_S, Left, Word
 from pipeline.result import Result
+from protocol.commit import Step
 
 Then = Callable[[Attempt, Outcome], None]
 
@@ -50,24 +51,28 @@ class Settlement:
         self._ask(attempt, attempt.move.source, tasks.end_of_source, attempt.token, then=then)
 
     def _source_is_over(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
-        if not isinstance(answer, Result | None):
+        if not isinstance(answer, Left):
             self._not_known(attempt, outcome, answer)
             return
-        found = outcome_of(answer, outcome.reason, None)
-        if answer is not None and found.kind != "unknown":
-            attempt.here = Ended(begun=True, result=answer)
+        found = outcome_of(answer.result, outcome.reason, None)
+        if answer.result is not None and found.kind != "unknown":
+            attempt.here = Ended(begun=True, result=answer.result)
             self._then(attempt, found)
-            return
-        then = partial(self._last_word, attempt, outcome)
-        self._ask(attempt, attempt.destination, tasks.last_word, attempt.token, then=then)
+        elif answer.step in (None, Step.INTENT):
+            then = partial(self._last_word, attempt, outcome)
+            self._ask(attempt, attempt.destination, tasks.last_word, attempt.token, then=then)
+        else:  # its own record says it
+            self._settle(attempt, outcome, Word(None, has_come=answer.step is Step.GIVEN))
 
     def _last_word(self, attempt: Attempt, outcome: Outcome, word: object) -> None:
-        if not isinstance(word, bytes | None):
+        if isinstance(word, Word):
+            self._settle(attempt, outcome, word)
+        else:
             self._not_known(attempt, outcome, word)
-            return
-        then = partial(self._settled, attempt, outcome, arrived(word))
-        source = attempt.move.source
-        self._ask(attempt, source, tasks.settle_source, attempt.token, word, then=then)
+
+    def _settle(self, attempt: Attempt, outcome: Outcome, word: Word) -> None:
+        then, source = partial(self._settled, attempt, outcome, word.has_come), attempt.move.source
+        self._ask(attempt, source, tasks.settle_source, attempt.token, word.record, then=then)
 
     def _settled(
         self, attempt: Attempt, outcome: Outcome, has_arrived: bool, answer: object

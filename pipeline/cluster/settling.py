@@ -1,15 +1,18 @@
 """What a host can say, and put right, of an attempt whose ends leave open where the guest is.
 
-Three questions, each of which may be asked again: is the source over, and has it left a result?
-What is the last word of the destination, closed so that no other follows? To the source: that word.
+Three questions, each of which may be asked again: is the source over, and what has it left? What
+is the last word of the destination, closed so that no other follows? To the source: that word.
 """
 
 import os
 import signal
 from time import monotonic, sleep
 
+from msgspec import Struct
+
 from pipeline.cluster.folder import EndFolder
 from pipeline.cluster.launching import LOOK_S, reap
+from pipeline.cluster.waiting import has_come
 from pipeline.leftovers.cleanup import cleanup
 from pipeline.leftovers.resolve import resolve
 from pipeline.leftovers.settling import close_destination
@@ -20,13 +23,30 @@ from pipeline.result import Result
 from protocol.commit import Step
 from protocol.errors import MigrationError
 from protocol.session import Role
+from protocol.status import Status
 
 OVER_S = 30.0
 """For a source that is told to end; one that is past its commit waits for its answer."""
 
 
-def end_of_source(token: str) -> Result | None:
-    """See that the source is over; the result that it left. MigrationError where it goes on."""
+class Left(Struct, frozen=True):
+    """What a source that is over has left: its result, and how far its record says that it came.
+    Neither: it was killed before it made one, or behind the end of all, when nobody can ask."""
+
+    result: Result | None = None
+    step: Step | None = None
+
+
+class Word(Struct, frozen=True):
+    """The last one of a destination: its record, closed, where it has one; whether it has the
+    guest."""
+
+    record: bytes | None
+    has_come: bool
+
+
+def end_of_source(token: str) -> Left:
+    """See that the source is over; what it left. MigrationError where it goes on."""
     folder, until = EndFolder(token, "source"), monotonic() + OVER_S
     process = folder.maybe_process()
     if process is not None and process.is_alive:
@@ -36,21 +56,26 @@ def end_of_source(token: str) -> Result | None:
         if monotonic() > until:
             raise MigrationError(f"the source, process {process.pid}, does not end")
         sleep(LOOK_S)
-    return folder.maybe_result()
+    steps = [one.record.step for one in records() if _is_of(one.record, token, "source")]
+    return Left(folder.maybe_result(), steps[0] if steps else None)
 
 
-def last_word(token: str) -> bytes | None:
-    """At the destination: its record, closed; None where no guest ever came. MigrationError where
-    nobody can say yet."""
-    EndFolder(token, "destination").forbid()
+def last_word(token: str) -> Word:
+    """At the destination: by its record, its result, or what waited for the guest. MigrationError
+    where nobody can say yet."""
+    folder = EndFolder(token, "destination")
+    folder.forbid()
     for session in _sessions(token, "destination"):
         with settling():
             record = find_record(session, "destination")
             try:
-                return encode_record(close_destination(record))
+                closed = close_destination(record)
+                return Word(encode_record(closed), closed.step is Step.STARTED)
             finally:
                 record.close()
-    return None
+    if (result := folder.maybe_result()) is not None:
+        return Word(None, result.status is Status.COMPLETED)
+    return Word(None, has_come(folder))
 
 
 def settle_source(token: str, word: bytes | None) -> str:
@@ -74,15 +99,14 @@ def _resolved(record: SessionRecord, word: bytes | None) -> str:
     return resolve(record, decode_record(word, "the destination's record"))
 
 
-def arrived(word: bytes | None) -> bool:
-    """Whether the destination's last word is that the guest runs there."""
-    return word is not None and decode_record(word, "the record").step is Step.STARTED
-
-
 def _sessions(token: str, role: Role) -> list[str]:
-    """Of the attempt, by the name that its guest has in it."""
-    found: list[Record] = [one.record for one in records()]
-    return [one.session for one in found if one.role == role and one.name.endswith(f".{token}")]
+    """Of the attempt."""
+    return [one.record.session for one in records() if _is_of(one.record, token, role)]
+
+
+def _is_of(record: Record, token: str, role: Role) -> bool:
+    """By the name that the guest has in the attempt."""
+    return record.role == role and record.name.endswith(f".{token}")
 
 
 def steer(token: str, bandwidth: int) -> bool:

@@ -1,94 +1,19 @@
 """What is decided when ends answer, answer wrongly, late or not at all."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
-import pytest
-
-from pipeline.batch.journal import Journal, MoveRow
-from pipeline.batch.moves import Move
-from pipeline.cluster.conductor import Conductor
 from pipeline.cluster.ends import Ended, Look
-from pipeline.cluster.questions import Questions
-from pipeline.records.record import Record, encode_record
 from pipeline.result import Result
-from protocol.commit import Step
 from protocol.errors import MigrationError
 from protocol.status import Status
-from tests.pipeline.batch.plans import move, plan
-from tests.pipeline.cluster.hosts import Clock, Hosts
-
-SESSION = "5" * 32
-ARRIVED = Ended(begun=True, result=Result(status=Status.COMPLETED, guest_alive="destination"))
-FAILED = Ended(
-    begun=True, result=Result(status=Status.FAILED, guest_alive="source", error_desc="no room")
+from tests.pipeline.cluster.stage import (
+    ARRIVED,
+    ENDED,
+    FAILED,
+    MOVES,
+    Stage,
 )
-UNKNOWN = Ended(
-    begun=True,
-    result=Result(
-        status=Status.FAILED, guest_alive="unknown", session=SESSION, error_desc="no answer"
-    ),
-)
-ENDED = Ended(begun=True, result=Result(status=Status.COMPLETED, self_check="clean"))
-CANCELLED_ONLY = Ended(begun=True, result=Result(status=Status.CANCELLED))
-MOVES = [move("one", "a", "b"), move("two", "a", "b")]
-
-
-def record_there(step: Step) -> bytes:
-    """The destination's record, as it is when it is closed."""
-    made = Record(session=SESSION, role="destination", name="one", owner=None)
-    return encode_record(made.at(step, "closed"))
-
-
-class Stage:
-    """A conductor, hosts that answer what a test says, and a clock."""
-
-    def __init__(self, path: Path, moves: list[Move], **keys: Any) -> None:  # noqa: ANN401
-        self.clock, self.hosts = Clock(), Hosts()
-        hosts: dict[str, dict[str, Any]] = {name: {} for name in "abc"}
-        self.plan = plan(hosts, limits={"cluster": 1}, **keys)
-        self.journal = Journal(path / "journal")
-        if self.journal.plan is None:
-            rows = [MoveRow(one.name, one.source, one.memory, place=one.source) for one in moves]
-            self.journal.begin("batch", b"plan", rows, self.clock())
-        self.questions = Questions(self.hosts, Queue(), self.clock)  # type: ignore[arg-type]
-        self.conductor = Conductor(self.plan, moves, self.journal, self.questions, self.clock, None)
-
-    def turn(self, seconds: float = 0) -> None:
-        """Let time pass, and what has come be heard."""
-        self.clock.now_s += seconds
-        self.questions.turn()
-        self.conductor.begin_due()
-
-    def listening(self) -> None:
-        """The destination of the one that is under way listens."""
-        self.turn()
-        (token,) = self.conductor.attending.attempts
-        told = {"token": token, "role": "destination", "event": "listening"}
-        self.conductor.attending.heard({**told, "socket_address": "tcp:b:1"})
-
-    def both_end(self, here: object, there: object = ENDED) -> None:
-        """Of the one that is under way, its destination last."""
-        self.listening()
-        asked = {one.host: one for one in (self.hosts.take("attend"), self.hosts.take("attend"))}
-        asked["a"].answer(here)
-        asked["b"].answer(there)
-        self.turn()
-
-    def row(self, name: str = "one") -> MoveRow:
-        """What the journal says."""
-        return self.journal.move(name)
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """Two moves, one at a time."""
-    monkeypatch.setattr("pipeline.cluster.questions.TURN_S", 0.001)
-    made = Stage(tmp_path, MOVES)
-    yield made
-    made.journal.close()
 
 
 def test_one_arrives_and_then_the_other(stage: Stage) -> None:
@@ -138,84 +63,6 @@ def test_what_is_left_is_foreseen_by_what_has_arrived(stage: Stage) -> None:
     stage.hosts.take("discard").answer(None)
     assert stage.row().state == "arrived"
     assert stage.conductor.ahead().seconds > 99 > before
-
-
-def end_of_source(stage: Stage, answer: object) -> None:
-    """The first question about one that is not known."""
-    asked = stage.hosts.take("end_of_source")
-    assert asked.host == "a"
-    asked.answer(answer)
-    stage.turn()
-
-
-@pytest.mark.parametrize(
-    ("word", "state", "place"),
-    [
-        (record_there(Step.STARTED), "arrived", "b"),
-        (record_there(Step.NOT_STARTED), "waiting", "a"),
-        (None, "waiting", "a"),
-    ],
-)
-@pytest.mark.parametrize("here", [UNKNOWN, Ended(begun=True, words="killed"), CANCELLED_ONLY])
-def test_one_that_is_unknown_is_resolved(
-    stage: Stage, here: Ended, word: bytes | None, state: str, place: str
-) -> None:
-    """A guest that is moved again while it runs at the destination; a guess about one whose
-    command was killed, or could not say where it is."""
-    stage.both_end(here)
-    assert stage.row().state == "running", "as long as it is not known"
-    end_of_source(stage, here.result)
-    last = stage.hosts.take("last_word")
-    assert last.host == "b"
-    last.answer(word)
-    stage.turn()
-    settle = stage.hosts.take("settle_source")
-    assert (settle.host, settle.arguments[1]) == ("a", word)
-    assert stage.row().state == "running", "its guest may stand still yet"
-    settle.answer("the guest goes on")
-    stage.turn()
-    assert (stage.row().state, stage.row().place) == (state, place)
-
-
-def test_a_result_that_comes_late_counts(stage: Stage) -> None:
-    """An arrived guest whose place is ended, since its source's host was slow to say so."""
-    stage.both_end(Ended(begun=True, words="its host is gone"))
-    end_of_source(stage, ARRIVED.result)
-    assert stage.row().state == "arrived"
-    outcome: Any = stage.hosts.take("discard").arguments[2]
-    assert outcome["PAGEFERRY_OUTCOME"] == "arrived"
-
-
-@pytest.mark.parametrize("question", ["end_of_source", "last_word", "settle_source"])
-@pytest.mark.parametrize("answer", [None, MigrationError("it still runs")])
-def test_one_that_stays_unknown_is_never_tried_again(
-    stage: Stage, question: str, answer: Exception | None
-) -> None:
-    """A second copy, because a host did not answer, or answered too late."""
-    stage.both_end(UNKNOWN)
-    answers: dict[str, object] = {
-        "end_of_source": UNKNOWN.result, "last_word": record_there(Step.STARTED),
-        "settle_source": "given up",
-    }  # fmt: skip
-    for name in answers:
-        asked = stage.hosts.take(name)
-        if name == question:
-            break
-        asked.answer(answers[name])
-        stage.turn()
-    if answer is None:
-        stage.turn(91)
-        asked.answer(answers[question])
-    else:
-        asked.answer(answer)
-    stage.turn()
-    row = stage.row()
-    assert (row.state, row.place, row.session) == ("unknown", "", SESSION)
-    for _ in range(5):
-        stage.turn(1000)
-    begun = [one for one in stage.journal.attempts() if one.move == "one"]
-    assert len(begun) == 1
-    assert not [one for one in stage.hosts.asked if one.name == "discard"]
 
 
 def test_a_host_that_is_lost_is_asked_again(stage: Stage) -> None:
