@@ -16,7 +16,9 @@ def import_from_here_alone() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a migration listens
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until a migration listens
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            signal.signal(number, signal.default_int_handler)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: they spin, and nobody uses them
     note_inherited()
     import_from_here_alone()
@@ -27,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:  # so early that nobody else heard it
         raise SystemExit(130) from None
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # how it has ended is decided
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # how it has ended is decided
             signal.signal(number, signal.SIG_IGN)
 
 

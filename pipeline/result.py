@@ -218,6 +218,7 @@ def _replace(target: Path, text: str) -> None:
         try:
             file.write(text)
             file.flush()
+            os.fsync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(target)
         except BaseException:

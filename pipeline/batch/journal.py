@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from pipeline.batch.outcome import Kind
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, MigrationError
 
 State = Literal["waiting", "running", "arrived", "failed", "unknown", "lost", "cancelled", "stuck"]
 _TABLES = """
@@ -74,17 +74,28 @@ class Request(Struct, frozen=True):
     argument: str
 
 
+@contextmanager
+def legible(path: Path) -> Iterator[None]:
+    """While this lasts what SQLite complains of in the journal `path`, a full disk, a table that is
+    none of ours, is a MigrationError."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError) as error:
+        raise MigrationError(f"{path}: {error}") from None
+
+
 class Journal:
-    """The file `path`. ConfigError where it cannot be had."""
+    """The file `path`, for its user alone. ConfigError where it cannot be had."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{path}: no journal: {error}") from None
 
     def begin(self, name: str, plan: bytes, moves: Iterable[MoveRow], at: float) -> None:
@@ -201,21 +212,29 @@ class Journal:
 @contextmanager
 def conducted(path: Path) -> Iterator[Journal]:
     """The journal, of which nobody else is the conductor. ConfigError where somebody is."""
-    fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{lock} cannot be made: {error.strerror}") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         raise ConfigError(f"{path}: another `pageferry batch run` is at work on it") from None
     try:
-        with closing(Journal(path)) as journal:
+        with legible(path), closing(Journal(path)) as journal:
             yield journal
     finally:
         os.close(fd)
 
 
-def read_journal(path: Path) -> Journal:
+@contextmanager
+def read_journal(path: Path) -> Iterator[Journal]:
     """That of a batch that was begun; ConfigError where there is none."""
     if not path.exists():
         raise ConfigError(f"{path}: no batch was begun: `pageferry batch run` begins one")
-    return Journal(path)
+    with legible(path), closing(Journal(path)) as journal:
+        if journal.plan is None:
+            raise ConfigError(f"{path}: no batch was begun")
+        yield journal

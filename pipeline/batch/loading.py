@@ -37,6 +37,9 @@ PLAN_SECTIONS: dict[str, type[Section]] = {
     "window": Window,
     "hooks": Hooks,
 }
+LOOK = 16
+"""Candidates of a guest that are looked at for places that two guests would share: the name of the
+host is the only difference between them."""
 OURS = ("name", "uri")
 """Keys of a configuration that each attempt sets."""
 
@@ -127,7 +130,7 @@ class _Checks:
 
     def _check_keys(self, one: Wanted, here: Host, there: Host, name: str) -> None:
         """Between machines nothing travels without keys that the other end trusts."""
-        security = merged(self._plan.defaults, one.guest.config).get("security", {})
+        security = _mapping(merged(self._plan.defaults, one.guest.config), "security")
         if is_loopback(there.address) or security.get("insecure") or security.get("keys"):
             return
         for host, host_name in ((here, one.source), (there, name)):
@@ -140,15 +143,14 @@ class _Checks:
 
     def _start(self, settings: dict[str, Any], one: Wanted) -> tuple[str, ...] | None:
         """`destination.start`, which is no key of a configuration: it is taken out of it."""
-        destination = dict(settings.get("destination") or {})
+        destination = dict(_mapping(settings, "destination"))
         start = destination.pop("start", None)
-        if "destination" in settings:
-            settings["destination"] = destination
         if start is None:
             return None
         if not isinstance(start, list) or not start or not all(isinstance(w, str) for w in start):
             raise self.fail((*one.where, "config", "destination", "start"),
                             "expected a list of words: a command")  # fmt: skip
+        settings["destination"] = destination
         return tuple(start)
 
     def _config(self, settings: dict[str, Any], one: Wanted) -> Config:
@@ -192,25 +194,43 @@ class _Checks:
         """ConfigError for a guest that is listed twice, or two that are one."""
         seen: dict[str, str] = {}
         for move in moves:
-            for what in _what_it_is(move):
+            for what in _what_it_is(move, one_machine=self._plan.is_embedded):
                 if what in seen:
                     raise self.fail((*move.where, "name"), f"found {what}, which is listed twice")
                 seen[what] = move.name
+
+
+def _mapping(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """What stands there, if it is what it should be; else the configuration's own check says so."""
+    found = settings.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _dotted(keys: tuple[object, ...]) -> str:
     return ".".join(map(str, keys))
 
 
-def _what_it_is(move: Move) -> Iterator[str]:
-    """What names a guest, beside its name: where it answers at its source."""
+def _what_it_is(move: Move, *, one_machine: bool) -> Iterator[str]:
+    """What names a guest, beside its name: where it answers at its source, and where what waits for
+    it does, on hosts that may all be `one_machine`."""
     yield repr(move.name)
-    guest = filled(move.settings, words_of(move.name, move.source, move.candidates[0], "")).get(
-        "guest", {}
-    )
+    for one in _places(move, "guest", move.candidates[0]):
+        yield one if one_machine else f"{one} at {move.source}"
+    there = {
+        one if one_machine else f"{one} at {candidate}"
+        for candidate in move.candidates[:LOOK]
+        for one in _places(move, "destination", candidate)
+    }
+    yield from sorted(there)
+
+
+def _places(move: Move, section: str, candidate: str) -> Iterator[str]:
+    """What stands in a section that no two guests have, in an attempt to go to `candidate`."""
+    words = words_of(move.name, move.source, candidate, move.name)
+    settings = move.settings.get(section) or {}
     for key in ("socket", "qmp", "path"):
-        if guest.get(key):
-            yield f"guest.{key} {guest[key]} at {move.source}"
+        if value := settings.get(key):
+            yield f"{section}.{key} {filled(value, words)}"
 
 
 def words_of(name: str, source: str, destination: str, attempt: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What became of an attempt, from what its two ends left. Pure."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,7 +53,7 @@ def _what_is_wrong(there: Result | None) -> str:
 
 def may_retry(reason: str, tries: int, most: int, not_on: Sequence[str]) -> bool:
     """Whether one that failed for `reason`, at its try number `tries`, is tried again."""
-    return tries <= most and not any(re.search(pattern, reason) for pattern in not_on)
+    return tries <= most and not any(words in reason for words in not_on)
 
 
 def backoff_s(tries: int, first_s: float, factor: float) -> float:

@@ -13,11 +13,13 @@ from pipeline.config.model import Section
 
 Argv = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+Memory = Annotated[Size, Between(1, 1 << 50)]
 Seconds = Annotated[float, Between(0.1, 1e7)]
 Count = Annotated[int, Between(1, 1_000_000)]
 OfHost = Annotated[int, Between(1, 30)]
 """A host's worker has 64 places: two of these, and what is asked meanwhile."""
 KEY_CHARACTERS = 40
+EMBEDDED = "embedded"
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
 
 
@@ -34,7 +36,7 @@ class Guest(Section):
 
     name: Name
     priority: Annotated[int, Between(-1000, 1000)] = 0
-    memory: Size | None = None
+    memory: Memory | None = None
     dirty_rate: Rate | None = None
     config: Annotated[dict[str, Any], Field(default_factory=dict)]
     hooks: Hooks | None = None
@@ -60,7 +62,7 @@ class Host(Section):
 
     address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     link: Rate = 0
-    memory: Size | None = None
+    memory: Annotated[Size, Between(0, 1 << 50)] | None = None
     guests: Annotated[tuple[Guest, ...], Field(strict=False)] = ()
     keys: FilePath | None = None
     key: str | None = None
@@ -85,22 +87,12 @@ class Limits(Section):
 
 class Retries(Section):
     """How often one that failed is tried again, `backoff` seconds behind the first failure and
-    `factor` times as many behind each other; not where its reason matches one of `not_on`."""
+    `factor` times as many behind each other; not where its reason has one of `not_on` in it."""
 
     most: Annotated[int, Between(0, 100)] = 3
     backoff: Seconds = 20
     factor: Annotated[float, Between(1, 10)] = 2
     not_on: Annotated[tuple[str, ...], Field(strict=False)] = ()
-
-    @field_validator("not_on")
-    @classmethod
-    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"expected regular expressions: {error}") from None
-        return patterns
 
 
 class Timeouts(Section):
@@ -121,9 +113,15 @@ class Window(Section):
     @field_validator("opens", "closes")
     @classmethod
     def _is_a_time(cls, text: str) -> str:
-        if not _CLOCK.match(text):
+        if not _CLOCK.fullmatch(text):
             raise ValueError("expected a time of day as '22:30'")
         return text
+
+    @model_validator(mode="after")
+    def _opens(self) -> "Window":
+        if self.opens == self.closes:
+            raise ValueError("expected two times: it would never be open")
+        return self
 
 
 class Plan(Section):
@@ -143,7 +141,7 @@ class Plan(Section):
     failure_policy: Literal["continue", "stop"] | Annotated[int, Between(0, 1_000_000)] = "continue"
     window: Window | None = None
     hooks: Hooks = Hooks()
-    scheduler: Annotated[str, Field(min_length=1)] | None = None
+    scheduler: Annotated[str, Field(min_length=1)] = EMBEDDED
 
     @field_validator("drain", mode="before")
     @classmethod
@@ -162,3 +160,8 @@ class Plan(Section):
         if self.failure_policy == "continue":
             return None
         return 0 if self.failure_policy == "stop" else self.failure_policy
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether all hosts are this machine, and the scheduler is ours."""
+        return self.scheduler.partition(":")[0] == EMBEDDED

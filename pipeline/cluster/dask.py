@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from logging import ERROR
 from pathlib import Path
+from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from typing import Any
@@ -22,6 +23,7 @@ from distributed.security import Security
 from pipeline.batch.loading import PlanError
 from pipeline.batch.plan import Host, Plan
 from pipeline.cluster.launching import end, start_with_us
+from pipeline.cluster.waiting import last_line
 from pipeline.records.processes import Process, maybe_process
 
 TOPIC = "pageferry"
@@ -30,7 +32,6 @@ ENDS_A_HOST = 64
 UP_S = 60.0
 ANSWER_S = 10.0
 """For an answer that is there to be fetched."""
-EMBEDDED = "embedded"
 EMBEDDED_CONFIG = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.http.routes": [],  # its pages are for everybody
@@ -60,11 +61,10 @@ class Dask:
         self._tls: TemporaryDirectory[str] | None = None
         self._cluster: LocalCluster | None = None
         dask.config.set({"temporary-directory": str(folder)})
-        named = plan.scheduler or EMBEDDED
-        if named.partition(":")[0] == EMBEDDED:
-            self._client = self._embedded(named.partition(":")[2] or "127.0.0.1")
+        if plan.is_embedded:
+            self._client = self._embedded(plan.scheduler.partition(":")[2] or "127.0.0.1")
         else:
-            self._client = _connected(named)
+            self._client = _connected(plan.scheduler)
         self._client.subscribe_topic(TOPIC, lambda event: heard(event[1]))
 
     def _embedded(self, address: str) -> Client:
@@ -74,15 +74,19 @@ class Dask:
         self._tls = TemporaryDirectory(prefix="pageferry-tls-")
         self._environment = written_keys(security, Path(self._tls.name))
         dask.config.set(EMBEDDED_CONFIG)
-        self._cluster = LocalCluster(
-            n_workers=0,
-            processes=False,
-            host=address,
-            protocol="tls",
-            security=security,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=ERROR,
-        )
+        try:
+            self._cluster = LocalCluster(
+                n_workers=0,
+                processes=False,
+                host=address,
+                protocol="tls",
+                security=security,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=ERROR,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise PlanError(("scheduler",), f"{address}: cannot listen there: {error}") from None
         client = Client(self._cluster)
         self.look_after()
         return client
@@ -109,8 +113,13 @@ class Dask:
         assert self._cluster is not None
         command = [*host.inside, sys.executable, "-m", "pipeline", "host", name]
         command += ["--scheduler", self._cluster.scheduler_address]
-        log = self._folder / f"host-{name}.log"
-        pid = start_with_us(command, log, partial(os.environ.update, self._environment))
+        try:
+            pid = start_with_us(
+                command, self._log(name), partial(os.environ.update, self._environment)
+            )
+        except (OSError, ValueError, SubprocessError) as error:
+            keys = ("hosts", name, "inside")
+            raise PlanError(keys, f"{' '.join(host.inside)}: {error}") from None
         return maybe_process(pid)
 
     def wait_until_up(self) -> None:
@@ -118,17 +127,24 @@ class Dask:
         until = monotonic() + (UP_S if self._cluster is not None else 1)
         while missing := sorted(set(self._hosts) - set(self.up())):
             if monotonic() > until:
-                raise PlanError(
-                    ("hosts", missing[0]),
-                    f"no worker of the scheduler has the resource {resource(missing[0])}:"
-                    f" `pageferry host {missing[0]} --scheduler ADDRESS` is one",
-                )
+                raise PlanError(("hosts", missing[0]), self._why_missing(missing[0]))
             sleep(0.1)
         if twice := [host for host, count in self.up().items() if count > 1]:
             raise PlanError(
                 ("hosts", twice[0]),
                 f"two workers of the scheduler have the resource {resource(twice[0])}",
             )
+
+    def _why_missing(self, name: str) -> str:
+        if self._cluster is not None:
+            return f"its process did not come up in {UP_S:g} s: {last_line(self._log(name))}"
+        return (
+            f"no worker of the scheduler has the resource {resource(name)}:"
+            f" `pageferry host {name} --scheduler ADDRESS` is one"
+        )
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"host-{name}.log"
 
     def up(self) -> Counter[str]:
         """The hosts that have a worker now, and how many each has."""
@@ -195,7 +211,7 @@ def written_keys(security: Security, folder: Path) -> dict[str, str]:
 
 def check_scheduler(plan: Plan) -> None:
     """PlanError where the plan names a scheduler that lacks one of its hosts."""
-    if plan.scheduler is None or plan.scheduler.partition(":")[0] == EMBEDDED:
+    if plan.is_embedded:
         return
     with TemporaryDirectory(prefix="pageferry-") as folder:
         cluster = Dask(plan, Path(folder), lambda _: None)

@@ -83,7 +83,7 @@ def forbid(token: str, role: Role, tell: Tell) -> Ended:
 def _begin(order: Order, folder: EndFolder) -> None:
     environment = dict(order.environment)
     if order.hook is not None:
-        run_hook(order.hook, folder.words, environment)
+        run_hook(order.hook, folder.words, environment, lambda: folder.is_forbidden)
     if order.start is not None:
         start_what_waits(order.start, order.socket, order.start_s, folder)
     folder.config.write_bytes(msgspec.json.encode(order.config))
@@ -94,24 +94,40 @@ def _begin(order: Order, folder: EndFolder) -> None:
     start_with_us(command, folder.log, folder.begin)
 
 
-def run_hook(command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
-    """MigrationError where it cannot be run, fails, or takes too long."""
+def run_hook(
+    command: Sequence[str],
+    log: Path,
+    environment: dict[str, str],
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """MigrationError where it cannot be run, fails, takes too long, or is `given_up` meanwhile;
+    what it has started then ends with it."""
     try:
         with log.open("ab") as words:
-            subprocess.run(
-                command,
-                check=True,
-                timeout=HOOK_S,
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
-                env={**os.environ, **environment},
-            )
-    except subprocess.CalledProcessError as error:
-        said = last_line(log)
-        raise MigrationError(f"hook {command[0]}: exit code {error.returncode}: {said}") from None
-    except (OSError, subprocess.SubprocessError) as error:
+            hook = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+                                    env={**os.environ, **environment},
+                                    start_new_session=True)  # fmt: skip
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise MigrationError(f"hook {command[0]}: {error}") from None
+    try:
+        _wait_for_hook(hook, given_up)
+    finally:
+        if hook.poll() is None:
+            os.killpg(hook.pid, signal.SIGKILL)
+            hook.wait()
+    if hook.returncode:
+        code, said = hook.returncode, last_line(log)
+        raise MigrationError(f"hook {command[0]}: exit code {code}: {said}")
+
+
+def _wait_for_hook(hook: subprocess.Popen[bytes], given_up: Callable[[], bool]) -> None:
+    until = monotonic() + HOOK_S
+    while hook.poll() is None:
+        if given_up():
+            raise MigrationError("it was given up")
+        if monotonic() > until:
+            raise MigrationError(f"hook: not done in {HOOK_S:g} s")
+        sleep(LOOK_S)
 
 
 def _waited_for(folder: EndFolder, tell: Tell) -> Ended:

@@ -1,6 +1,7 @@
 """`pageferry batch run`: a plan, from its start or from where its last conductor was killed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
@@ -19,13 +20,15 @@ from pipeline.cluster.conductor import Conductor
 from pipeline.cluster.dask import Dask
 from pipeline.cluster.questions import Happening, Questions
 from pipeline.config.units import format_bytes
-from pipeline.signals import Flag, cancelled_by_signals
+from pipeline.signals import cancelled_by_signals
 from protocol.errors import ConfigError
 
 LOOK_S = 5.0
 """How often it is looked which hosts are there."""
 SAVE_S = 1.0
 """How often it is kept how far the running ones are, at most."""
+LEAVE = 2
+"""Signals: the first one cancels, the second one does not wait for that."""
 SHARE = 10
 """All of a journal is read each time: with many thousands of guests more seldom."""
 Observer = Callable[[Conductor, Summary], None]
@@ -109,13 +112,16 @@ class _Batch:
         self._plan = plan
         self._journal = journal
         self._observers = observers
-        self._cancel = Flag()
+        self._signals = 0
         self._happenings = happenings
         self._moves = moves
         self._next_s = self._looked_s = 0.0
         self._dask = Dask(plan, folder, self._heard)
         self._questions = Questions(self._dask, happenings, time)
         self._conductor = Conductor(plan, moves, journal, self._questions, time, self._dask.cores)
+
+    def _count_signal(self) -> None:
+        self._signals += 1
 
     def _heard(self, said: dict[str, Any]) -> None:
         """In a thread of Dask's."""
@@ -131,17 +137,20 @@ class _Batch:
             self._journal.begin(self._plan.name, text, rows, time())
         self._journal.end(None)
         self._go_on()
-        with cancelled_by_signals(self._cancel.set):
+        with cancelled_by_signals(self._count_signal):
             self._obey()
             self._conductor.begin_due()
-            while not self._conductor.is_over:
+            while not self._conductor.is_over and self._signals < LEAVE:
                 self._questions.turn()
                 self._look_after()
                 self._obey()
                 self._conductor.begin_due()
                 self._show()
-        self._leave_rest()
-        self._journal.end(time())
+        if self._conductor.is_over:
+            self._leave_rest()
+            self._journal.end(time())
+        else:
+            structlog.get_logger().warning("left before all had ended: --resume goes on with it")
         return self._told(), self._conductor.cancelled
 
     def _go_on(self) -> None:
@@ -174,7 +183,7 @@ class _Batch:
             self._conductor.attending.look_at_hosts(set(self._dask.up()))
 
     def _obey(self) -> None:
-        if self._cancel.is_set() and not self._conductor.cancelled:
+        if self._signals and not self._conductor.cancelled:
             self._journal.ask("cancel")
         for request in self._journal.asked():
             self._journal.is_done(request)
@@ -214,7 +223,8 @@ class _Batch:
         """To all who look on."""
         found = summary_of(self._plan, self._journal)
         for observer in self._observers:
-            observer(self._conductor, found)
+            with suppress(OSError):  # a terminal that is closed: nobody looks on
+                observer(self._conductor, found)
         return found
 
     def _leave_rest(self) -> None:
@@ -232,24 +242,16 @@ class _Batch:
 
 def ask(path: Path, what: str, argument: str = "") -> None:
     """From another terminal, of the batch of a plan. ConfigError where there is none."""
-    journal = read_journal(journal_of(path))
-    try:
-        if journal.plan is None or journal.times[1] is not None:
+    with read_journal(journal_of(path)) as journal:
+        if journal.times[1] is not None:
             raise ConfigError(f"{path}: no batch is under way")
         if what == "cancel" and argument and argument not in {one.name for one in journal.moves()}:
             raise ConfigError(f"{path}: no guest {argument!r} is in it")
         journal.ask(what, argument)
-    finally:
-        journal.close()
 
 
 def status(path: Path) -> Summary:
     """Where the batch of a plan stands. ConfigError where there is none."""
     plan, _ = load_plan(path)
-    journal = read_journal(journal_of(path))
-    try:
-        if journal.plan is None:
-            raise ConfigError(f"{path}: no batch was begun")
+    with read_journal(journal_of(path)) as journal:
         return summary_of(plan, journal)
-    finally:
-        journal.close()

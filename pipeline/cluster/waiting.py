@@ -12,8 +12,7 @@ import msgspec
 
 from pipeline.cluster.folder import EndFolder
 from pipeline.cluster.launching import LOOK_S, reap, start_for_itself
-from pipeline.guests.conversation import close_all
-from pipeline.guests.process import GuestProcess
+from pipeline.leftovers.undo import guest_session
 from pipeline.monitor.client import MonitorClient
 from protocol.errors import MigrationError
 
@@ -73,20 +72,10 @@ def has_come(folder: EndFolder) -> bool:
     if waiting is not None and not waiting.is_alive:
         return False
     if path := destination.get("socket"):
-        return _guest_has_come(Path(path))
+        return bool(guest_session(waiting, path))
     if path := destination.get("qmp"):
         return _machine_has_come(Path(path))
     raise MigrationError("whether its memory came nobody can say: the destination left no word")
-
-
-def _guest_has_come(path: Path) -> bool:
-    machine = GuestProcess.attach(path)
-    try:
-        described, fd = machine.talk.describe()
-        close_all([fd])
-        return described.state != "waiting"
-    finally:
-        machine.close()
 
 
 def _machine_has_come(path: Path) -> bool:

@@ -28,6 +28,8 @@ from pipeline.config.model import (
 from protocol.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Section)
+MOST_VALUES = 2_000_000
+"""Of a file: a plan of 10,000 guests has some 100,000."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -142,7 +144,22 @@ def read_document(path: Path) -> Document:
         raise ConfigError(f"{path}: found an empty file, expected a mapping with the key guest")
     if not isinstance(data, CommentedMap):
         raise ConfigError(f"{path}:1: found {_show(data)}, expected a mapping")
+    if _values(data) > MOST_VALUES:
+        raise ConfigError(
+            f"{path}: found more than {MOST_VALUES:,} values, counting each place of an alias"
+        )
     return Document(str(path), data)
+
+
+def _values(data: object) -> int:
+    """How many there are, each as often as it stands somewhere; beyond the most nobody counts."""
+    count, rest = 0, [data]
+    while rest and count <= MOST_VALUES:
+        count += 1
+        node = rest.pop()
+        if isinstance(node, dict | list):
+            rest += node.values() if isinstance(node, dict) else node
+    return count
 
 
 def _parse(text: str, where: str) -> object:

@@ -74,8 +74,9 @@ def ask_guest(who: Process, socket: str, request: wire.Request) -> None:
         guest.talk.ask(request, wire.Done)
 
 
-def guest_session(who: Process, socket: str) -> str:
-    """The session in which the guest `who` arrived; GuestError where it does not say."""
+def guest_session(who: Process | None, socket: str) -> str:
+    """The session in which the guest `who` arrived, None for whoever is there; empty where it did
+    not. GuestError where it does not say."""
     with _attached(who, socket) as guest:
         described, fd = guest.talk.describe()
         close_all([fd])
@@ -83,11 +84,11 @@ def guest_session(who: Process, socket: str) -> str:
 
 
 @contextmanager
-def _attached(who: Process, socket: str) -> Iterator[GuestProcess]:
+def _attached(who: Process | None, socket: str) -> Iterator[GuestProcess]:
     """The guest at `socket`; GuestError where another one listens there now."""
     guest = GuestProcess.attach(Path(socket))
     try:
-        if guest.process != who:
+        if who is not None and guest.process != who:
             raise GuestError(f"process {who.pid} is not the guest at {socket} any more")
         yield guest
     finally:

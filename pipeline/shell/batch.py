@@ -43,7 +43,7 @@ def plan(path: PlanPath, json_path: Json = None) -> int:
     from pipeline.shell.batch_display import dry_run
 
     loaded, moves = load_plan(path)
-    if loaded.scheduler is not None:
+    if not loaded.is_embedded:
         check_package("scheduler", "distributed")
         from pipeline.cluster.dask import check_scheduler
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -19,11 +19,14 @@ from pipeline.batch.plan import Plan
 from pipeline.batch.summary import MoveSummary, Summary
 from pipeline.batch.window import is_open
 from pipeline.config.units import format_bytes
+from pipeline.shell.lines import one_line
 
 if TYPE_CHECKING:
     from pipeline.cluster.conductor import Conductor
     from pipeline.cluster.running import Observer
 
+PLAIN: Any = {"markup": False, "emoji": False, "highlight": False}
+"""Words of others are words: [/x] in them is no markup."""
 LINE_EVERY_S = 5.0
 LISTED = 40
 """Guests in a table; of more, those that run or are in trouble come first."""
@@ -32,8 +35,7 @@ WEIGHT = {"unknown": 0, "lost": 1, "failed": 2, "stuck": 3, "running": 4, "cance
 
 def dry_run(plan: Plan, moves: list[Move]) -> tuple[str, str, bool]:
     """The forecast of a plan as text and as JSON, and whether all guests can move."""
-    is_here = plan.scheduler is None or plan.scheduler.startswith("embedded")
-    if is_here:
+    if plan.is_embedded:
         cores, overhead_s = len(os.sched_getaffinity(0)), measured_overhead_s()
         found = forecast(plan, moves, cores=cores, overhead_s=overhead_s)
     else:
@@ -94,7 +96,7 @@ def _plan_json(plan: Plan, found: Forecast) -> str:
 
 def _drawn(table: Table) -> str:
     drawn = StringIO()
-    Console(file=drawn, width=110, highlight=False).print(table)
+    Console(file=drawn, width=110, **PLAIN).print(table)
     return drawn.getvalue()
 
 
@@ -121,7 +123,7 @@ def _cells(one: MoveSummary) -> list[str]:
         str(one.tries),
         "" if one.downtime is None else f"{one.downtime} ms",
         "" if one.ratio is None else f"{one.ratio:.2f}",
-        one.reason,
+        one_line(one.reason),
     ]
 
 
@@ -135,7 +137,8 @@ def display(*, quiet: bool) -> Iterator["Observer"]:
         from rich.live import Live
         from rich.text import Text
 
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        console = Console(stderr=True, **PLAIN)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
             yield lambda conductor, found: live.update(
                 Group(_rows(found), Text(_line(conductor, found))), refresh=True
             )

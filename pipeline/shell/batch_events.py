@@ -1,6 +1,6 @@
 """What a batch decides and sees, a line of JSON each, while it runs."""
 
-from pathlib import Path
+import os
 from time import time
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,16 @@ class EventLines:
             if self._path == "-":
                 write_out(lines)
             else:
-                with Path(self._path).open("a") as file:
+                with open(self._path, "a", opener=_at_once) as file:
                     file.write(lines)
         except OSError as error:
             self._is_left = True
             structlog.get_logger().warning(f"--events {self._path}: {error}; no more is written")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Without waiting for whoever reads it, where it is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def _progress(found: Summary) -> dict[str, object]:

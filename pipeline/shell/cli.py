@@ -215,6 +215,8 @@ def run_command(arguments: list[str] | None = None) -> int:
         return complain(f"failed: {error}", 1, log_format)
     except CLICK_ERROR as error:
         return complain(error.format_message(), 2, log_format)  # type: ignore[attr-defined]
+    except OSError as error:  # a file that is asked for and cannot be, a disk that is full
+        return complain(f"failed: {error}", 1, log_format)
     except (KeyboardInterrupt, typer.Abort):
         return complain("cancelled", 130, log_format)
     return code or 0

@@ -46,6 +46,7 @@ def host(
 async def _serve(name: str, scheduler: str) -> None:
     import dask
     from distributed import Worker
+    from distributed.comm.addressing import get_local_address_for
 
     from pipeline.cluster.dask import ENDS_A_HOST, resource
     from pipeline.cluster.folder import forget_old
@@ -59,6 +60,7 @@ async def _serve(name: str, scheduler: str) -> None:
         nthreads=ENDS_A_HOST,
         resources={resource(name): ENDS_A_HOST},
         memory_limit=0,
+        host=get_local_address_for(scheduler),  # else it listens everywhere
         dashboard=False,
         dashboard_address="127.0.0.1:0",  # one without pages it opens all the same
     )

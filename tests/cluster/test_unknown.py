@@ -2,17 +2,18 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
-from pipeline.records.record import decode_record
+from pipeline.records.record import Record, decode_record
 from pipeline.records.store import make_state_folder
 from protocol.commit import Step
 from protocol.errors import MigrationError
+from protocol.session import Role
 from tests.cluster.batches import batch
 from tests.pipeline.guests.helpers import wait_until
 from tests.system.migrations import Command
@@ -25,51 +26,58 @@ MOVES = [{"name": name, "source": "a", "destination": "b", "config": {"commit-ti
          for name in GUESTS]  # fmt: skip
 
 
-class Holder(Thread):
-    """Stops each guest that is filled, as soon as it could run, and whatever else is in `beside`:
-    pids. So nobody can start it, and the commit has no answer."""
+class Watcher(Thread):
+    """Looks at the records of a role, all the time, and does something when one comes to a step."""
 
-    def __init__(self, beside: Sequence[int]) -> None:
+    def __init__(self, role: Role, step: Step, do: Callable[[Record], None]) -> None:
         super().__init__(daemon=True)
-        self._beside = beside
+        self._role = role
+        self._step = step
+        self._do = do
         self._over = Event()
-        self._seen: set[Path] = set()
-        self._stopped: list[int] = []
+        self.seen: set[Path] = set()
 
     def run(self) -> None:
-        """Look all the time."""
+        """Until it is closed."""
         while not self._over.is_set():
-            for path in make_state_folder().glob("*-destination.jsonl"):
-                if path not in self._seen:
+            for path in make_state_folder().glob(f"*-{self._role}.jsonl"):
+                if path not in self.seen:
                     self._look(path)
 
     def _look(self, path: Path) -> None:
         with suppress(OSError, MigrationError):  # of one that comes, or goes
             record = decode_record(path.read_bytes(), "a record")
-            if record.step is Step.READY and record.guest is not None:
-                self._seen.add(path)
-                for pid in (record.guest.pid, *self._beside):
-                    os.kill(pid, signal.SIGSTOP)
-                    self._stopped.append(pid)
+            if record.step is self._step:
+                self.seen.add(path)
+                self._do(record)
 
-    def let_go(self) -> None:
-        """Stop nobody any more; what lives yet goes on."""
+    def close(self) -> None:
+        """Look no more."""
         self._over.set()
         self.join()
-        for pid in self._stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
-def held_up(*beside: int) -> Iterator[Holder]:
-    """While this lasts no destination answers a commit."""
-    holder = Holder(beside)
-    holder.start()
+def held_up(*beside: int) -> Iterator[None]:
+    """While this lasts each guest that is filled is stopped as soon as it could run, and what is
+    `beside` it: pids. So nobody can start it, and the commit has no answer."""
+    stopped: list[int] = []
+
+    def stop(record: Record) -> None:
+        assert record.guest is not None
+        for pid in (record.guest.pid, *beside):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    watcher = Watcher("destination", Step.READY, stop)
+    watcher.start()
     try:
-        yield holder
+        yield
     finally:
-        holder.let_go()
+        watcher.close()
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("who", ["guest", "host"])
@@ -93,4 +101,26 @@ def test_it_is_resolved_when_they_can_be_asked(folder: Path, who: str) -> None:
         assert {rows[name].state for name in unknown} <= {"arrived", "failed"}
         assert max(row.tries for row in rows.values()) == 1
     with Command(folder, "cleanup") as cleanup:  # what a host that hung has left
+        assert cleanup.code() == 0, cleanup.words
+
+
+def test_a_source_is_killed_when_its_guest_runs_elsewhere(folder: Path) -> None:
+    """A guest that is taken for one that stayed, and ended where it is, since the command that gave
+    it away had no time to say so."""
+
+    def kill(record: Record) -> None:
+        assert record.owner is not None
+        os.kill(record.owner.pid, signal.SIGKILL)
+
+    plan = {"hosts": HOSTS, "migrations": MOVES, "limits": {"cluster": 1}}
+    watcher = Watcher("source", Step.GIVEN, kill)
+    with batch(folder, GUESTS, **plan) as moved:
+        watcher.start()
+        with moved.run() as run:
+            code = run.code(200)
+        watcher.close()
+        assert watcher.seen
+        assert code == 0, run.words
+        assert set(map(tuple, moved.places().values())) == {("b",)}
+    with Command(folder, "cleanup") as cleanup:
         assert cleanup.code() == 0, cleanup.words

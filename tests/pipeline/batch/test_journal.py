@@ -1,6 +1,7 @@
 """What is kept of a batch: whole or not at all, for one conductor at a time; what is told of it."""
 
 import json
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pipeline.batch.journal import AttemptRow, Journal, MoveRow, conducted, read
 from pipeline.batch.summary import summary
 from pipeline.reports.batch import COLOURS, batch_report
 from pipeline.result import Ram, Result, encode_result
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, MigrationError
 from protocol.status import Status
 
 MIB = 1 << 20
@@ -38,12 +39,13 @@ def test_what_is_written_is_read_again(journal: Journal) -> None:
     journal.attempt(AttemptRow("t1", "one", "a", "b", 101.0), 1)
     journal.change_attempt("t1", ended=105.0, outcome="arrived", result=b"{}", closed=1)
     journal.change("one", state="arrived", place="b")
-    again = read_journal(journal.path)
-    assert again.plan == b"plan"
-    assert again.times == (100.0, None)
-    assert again.move("one") == MoveRow("one", "a", 64 * MIB, "arrived", "b", "", 1, None, "t1")
-    assert [row.outcome for row in again.attempts()] == ["arrived"]
-    assert [event[2:5] for event in again.events()] == [("begin", "one", "t1")]
+    with read_journal(journal.path) as again:
+        assert again.plan == b"plan"
+        assert again.times == (100.0, None)
+        one = MoveRow("one", "a", 64 * MIB, "arrived", "b", "", 1, None, "t1")
+        assert again.move("one") == one
+        assert [row.outcome for row in again.attempts()] == ["arrived"]
+        assert [event[2:5] for event in again.events()] == [("begin", "one", "t1")]
 
 
 def test_half_a_decision_is_none(journal: Journal) -> None:
@@ -69,10 +71,25 @@ def test_one_conductor_at_a_time(tmp_path: Path) -> None:
 def test_what_is_no_journal(tmp_path: Path) -> None:
     """A traceback of a database."""
     with pytest.raises(ConfigError, match="no batch was begun"):
-        read_journal(tmp_path / "none")
+        read_journal(tmp_path / "none").__enter__()
     (tmp_path / "text").write_text("no database, " * 100)
     with pytest.raises(ConfigError, match="no journal: "):
-        read_journal(tmp_path / "text")
+        read_journal(tmp_path / "text").__enter__()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="folder: no journal: "):
+        read_journal(tmp_path / "folder").__enter__()
+    (tmp_path / "locked.lock").mkdir()
+    with pytest.raises(ConfigError, match=r"locked\.lock cannot be made"):
+        conducted(tmp_path / "locked").__enter__()
+    with sqlite3.connect(tmp_path / "foreign") as foreign:
+        foreign.execute("CREATE TABLE batch (colour TEXT)")
+    with pytest.raises(MigrationError, match="foreign: no such column"):
+        read_journal(tmp_path / "foreign").__enter__()
+
+
+def test_it_is_for_its_user_alone(journal: Journal) -> None:
+    """What stands in a plan, for everybody on the machine."""
+    assert journal.path.stat().st_mode & 0o077 == 0
 
 
 def test_requests_are_heard_once(journal: Journal) -> None:

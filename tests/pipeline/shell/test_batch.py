@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.batch.journal import MoveRow
 from pipeline.batch.loading import load_plan
 from pipeline.batch.plan import Guest, Host, Limits, Migration, Plan, Retries, Timeouts
+from pipeline.batch.summary import summary
 from pipeline.config.model import Section
+from pipeline.shell.batch_display import table
 from pipeline.shell.cli import run_command
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +97,16 @@ def test_examples_are_plans(example: Path) -> None:
     """An example that is refused."""
     _, moves = load_plan(example)
     assert moves
+
+
+def test_a_reason_is_shown_as_it_is() -> None:
+    """Words of a hook that are taken for markup, or steer the terminal."""
+    reason = "cannot mount [/dev/sda1]: busy :smile:\x1b[2J"
+    row = MoveRow("g1", "a", 1, state="failed", reason=reason)
+    shown = table(summary("batch", (1.0, 2.0), [row], [], ["a"]))
+    assert "[/dev/sda1]" in shown
+    assert ":smile:" in shown
+    assert "\x1b" not in shown
 
 
 def test_every_key_is_documented() -> None:

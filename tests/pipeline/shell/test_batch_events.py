@@ -1,6 +1,7 @@
 """What happens in a batch, as lines of JSON in a file."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,11 +63,13 @@ def test_each_event_is_told_once(stage: Stage, tmp_path: Path) -> None:
     assert lines(path)[1]["counts"]["waiting"] == 1
 
 
+@pytest.mark.parametrize("kind", ["full disk", "pipe that nobody reads"])
 def test_a_file_that_takes_no_more_does_not_end_the_batch(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """A hundred guests under way, and a full disk for their log."""
-    told = EventLines("/dev/full")
+    """A hundred guests under way, and nowhere to write of them; or a wait for who reads it."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    told = EventLines("/dev/full" if kind == "full disk" else str(pipe))
     told(stage.conductor, stage.found)
     told(stage.conductor, stage.found)
     said = capsys.readouterr()
