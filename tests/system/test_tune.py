@@ -95,7 +95,8 @@ def test_it_is_killed_and_goes_on(folder: Path, link: str) -> None:
     shutil.rmtree(folder / "o")
     (folder / "two.yaml").unlink()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
-    assert "pf-" not in listed.stdout
+    for command in (killed, resumed):  # others make their own meanwhile
+        assert f"pf-{command.process.pid}" not in listed.stdout
 
 
 def test_a_trial_that_fails_is_a_row(folder: Path) -> None:
