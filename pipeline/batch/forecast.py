@@ -9,6 +9,7 @@ from pipeline.batch.plan import Plan
 from pipeline.batch.prediction import FULL_SPEED, RATIO, memory_rate, memory_to_send, seconds
 from pipeline.batch.schedule import Scheduler, budgets
 from pipeline.batch.shares import Shares
+from pipeline.config.units import format_bytes
 
 OVERHEAD_S = 2.4
 """Of an attempt that has a core for each of its ends, in which three commands start: so long where
@@ -51,6 +52,12 @@ class Forecast:
     def seconds(self) -> float:
         """The whole batch."""
         return max((one.ended_s for one in self.foreseen), default=0.0)
+
+
+def why_stuck(move: Move) -> str:
+    """Why a guest never begins in a forecast."""
+    to = ", ".join(move.candidates[:5])
+    return f"{move.name} from {move.source}: no room for its {format_bytes(move.memory)} at {to}"
 
 
 def predicted_alone(plan: Plan) -> Callable[[Move], float]:

@@ -1,8 +1,9 @@
 """From a plan's file to a Plan and its moves, or one line that says what is wrong, and where."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class PlanError(ConfigError):
     """A mistake in the key at the end of `keys` of a plan, that was found behind its loading."""
 
     def __init__(self, keys: tuple[object, ...], text: str) -> None:
-        super().__init__(f"{_dotted(keys)}: {text}")
+        super().__init__(text)
         self.keys = keys
 
 
@@ -58,8 +59,16 @@ def located(path: Path) -> Iterator[None]:
     try:
         yield
     except PlanError as error:
-        document = read_document(path)
-        raise ConfigError(f"{document.where}:{document.line(error.keys)}: {error}") from None
+        raise ConfigError(f"{places(path)(error.keys)}: {error}") from None
+
+
+def places(path: Path) -> Callable[[tuple[object, ...]], str]:
+    """What says where in the plan's file `path` a key stands."""
+    return partial(_place, read_document(path))
+
+
+def _place(document: Document, keys: tuple[object, ...]) -> str:
+    return f"{document.where}:{document.line(keys)}: {'.'.join(map(str, keys))}"
 
 
 def load_plan(path: Path) -> tuple[Plan, list[Move]]:
@@ -84,8 +93,7 @@ class _Checks:
 
     def fail(self, keys: tuple[object, ...], text: str) -> ConfigError:
         """For the key at the end of `keys`."""
-        line = self._document.line(keys)
-        return ConfigError(f"{self._document.where}:{line}: {_dotted(keys)}: {text}")
+        return ConfigError(f"{_place(self._document, keys)}: {text}")
 
     def _known(self, host: str, keys: tuple[object, ...]) -> None:
         if host not in self._plan.hosts:
@@ -143,14 +151,15 @@ class _Checks:
 
     def _start(self, settings: dict[str, Any], one: Wanted) -> tuple[str, ...] | None:
         """`destination.start`, which is no key of a configuration: it is taken out of it."""
-        destination = dict(_mapping(settings, "destination"))
+        if not (destination := dict(_mapping(settings, "destination"))):
+            return None
         start = destination.pop("start", None)
+        settings["destination"] = destination
         if start is None:
             return None
         if not isinstance(start, list) or not start or not all(isinstance(w, str) for w in start):
             raise self.fail((*one.where, "config", "destination", "start"),
                             "expected a list of words: a command")  # fmt: skip
-        settings["destination"] = destination
         return tuple(start)
 
     def _config(self, settings: dict[str, Any], one: Wanted) -> Config:
@@ -204,10 +213,6 @@ def _mapping(settings: dict[str, Any], key: str) -> dict[str, Any]:
     """What stands there, if it is what it should be; else the configuration's own check says so."""
     found = settings.get(key)
     return found if isinstance(found, dict) else {}
-
-
-def _dotted(keys: tuple[object, ...]) -> str:
-    return ".".join(map(str, keys))
 
 
 def _what_it_is(move: Move, *, one_machine: bool) -> Iterator[str]:

@@ -28,13 +28,13 @@ def outcome_of(source: Result | None, words: str, there: Result | None) -> Outco
     reason = source.error_desc or words
     match source.guest_alive:
         case "destination":
-            return Outcome("arrived", _what_is_wrong(there))
+            return Outcome("arrived", what_is_wrong(there))
         case "none":
             return Outcome("lost", reason)
         case "source":
             return _stayed(source, reason, there)
     if source.status is Status.COMPLETED:  # of memory that runs nowhere
-        return Outcome("arrived", _what_is_wrong(there))
+        return Outcome("arrived", what_is_wrong(there))
     return Outcome("unknown", reason, source.session)
 
 
@@ -45,7 +45,8 @@ def _stayed(source: Result, reason: str, there: Result | None) -> Outcome:
     return Outcome(kind, told if told and "the source" not in told else reason)
 
 
-def _what_is_wrong(there: Result | None) -> str:
+def what_is_wrong(there: Result | None) -> str:
+    """Of a guest that has arrived, as its destination says; nothing where it does not."""
     if there is None or there.self_check in (None, "clean"):
         return ""
     return str(there.self_check)

@@ -14,7 +14,8 @@ from pipeline.batch.moves import Move
 from pipeline.batch.plan import Limits, Plan
 
 LOOK = 16
-"""So many of a source's queue are looked at: one that is stuck does not hold up all behind it."""
+"""So many of a source's queue are looked at while others run: one that is stuck does not hold up
+all behind it."""
 Key = tuple[int, float, int]
 
 
@@ -90,25 +91,29 @@ class Scheduler:
             if self._queues[source] and self._queues[source][0].key != key:
                 self._wake(source)  # its turn is another one's by now
             else:
-                starts += self._from(source)
+                starts += self._from(source, LOOK)
         for host in list(self._freed):
             if self._has_room:
                 self._freed.discard(host)
                 starts += self._unparked(host)
+        if not starts and not self.running:  # nobody makes room for those at the heads of queues
+            starts = next(filter(None, (self._from(one, None) for one in self._queues)), [])
         return starts
 
     @property
     def _has_room(self) -> bool:
         return len(self.running) < self.limits.cluster
 
-    def ended(self, name: str, *, arrived: bool, again_s: float | None = None) -> None:
-        """It is over; `again_s`: when it is to be tried again. Its place is given to others."""
+    def ended(self, name: str, *, arrived: bool | None, again_s: float | None = None) -> None:
+        """It is over; `again_s`: when it is to be tried again. Its place is given to others, and
+        the room that it does not take: none where nobody knows whether it has `arrived`."""
         start = self.running.pop(name)
         source, destination = start.move.source, start.destination
         self._leaving[source] -= 1
         self._coming[destination] -= 1
-        self._load[destination] -= 0 if arrived else round(self._predicted(start.move))
-        self._give_room(source if arrived else destination, start.move.memory)
+        self._load[destination] -= round(self._predicted(start.move)) if arrived is False else 0
+        if arrived is not None:
+            self._give_room(source if arrived else destination, start.move.memory)
         self._freed |= {source, destination}
         if again_s is not None:
             self._failed_at[name] = destination
@@ -161,17 +166,18 @@ class Scheduler:
         if queue := self._queues[source]:
             heapq.heappush(self._ready, (queue[0].key, source))
 
-    def _from(self, source: str) -> list[Start]:
-        """What begins of a source now: one at most, behind which it waits for its turn again."""
+    def _from(self, source: str, look: int | None) -> list[Start]:
+        """What begins of a source now, of the first `look` of its queue: one at most, behind which
+        it waits for its turn again."""
         queue = self._queues[source]
         if not queue or not self._may_leave(source):
             return []
-        for queued in queue[:LOOK]:
+        for queued in queue[:look]:
             if (destination := self._maybe_destination(queued.move)) is not None:
                 queue.remove(queued)
                 self._wake(source)
                 return [self._begin(queued.move, destination)]
-        for host in {host for queued in queue[:LOOK] for host in queued.move.candidates}:
+        for host in {host for queued in queue[:look] for host in queued.move.candidates}:
             heapq.heappush(self._parked[host], (queue[0].key, source))
         return []
 
@@ -183,7 +189,7 @@ class Scheduler:
             _, source = heapq.heappop(parked)
             if source not in seen:
                 seen.add(source)
-                starts += self._from(source)
+                starts += self._from(source, LOOK)
         self._parked[host] += parked
         heapq.heapify(self._parked[host])
         if parked and self._may_come(host):

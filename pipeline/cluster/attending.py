@@ -18,6 +18,9 @@ AGAIN_S = 2.0
 """Behind this a host that has not done what it was told is told again."""
 LOOK_S = 10.0
 """How often it is looked whether an end has said something that was not heard."""
+END_S = 30.0
+"""For an end that was told to stop: one past its commit waits so long for the answer."""
+CANCELLED = "cancelled by the user"
 GIVE_UP_S = 20.0
 """For a destination to end behind its source."""
 
@@ -151,7 +154,7 @@ class Attending:
         for attempt in [one for one in self.attempts.values() if not one.is_over]:
             for role in self._waited_for(attempt):
                 if attempt.host_of(role) not in up:
-                    self.host_is_away(attempt, role)
+                    self.host_is_away(attempt, role, f"{role} hangs")
 
     def _one_is_over(self, attempt: Attempt) -> None:
         """Settle it, when both ends are; the other one is told, where it would wait for ever."""
@@ -185,11 +188,21 @@ class Attending:
     def stop(self, token: str, why: str) -> None:
         """Cancel an attempt; one past its commit goes on."""
         attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over or attempt.stopping is not None:
+        if attempt is None or (attempt.stopping is not None and why != CANCELLED):
             return
-        attempt.stopping = why
+        was_told, attempt.stopping = attempt.stopping is not None, why
         self._note("stop", attempt, why)
-        self._press(token)
+        if not (attempt.is_over or was_told):
+            late = partial(self._give_up, token)
+            self._questions.within((token, "stop"), self._plan.timeouts.host + END_S, late)
+            self._press(token)
+
+    def _give_up(self, token: str) -> None:
+        """Who was told to stop has not: it counts as over, and is asked where the guest is."""
+        attempt = self.attempts.get(token)
+        if attempt is not None and not attempt.is_over:
+            for role in self._waited_for(attempt):
+                self._ended(token, role, Ended(begun=True, words="it does not end"))
 
     def _press(self, token: str) -> None:
         """Tell the end that has the say to stop, until it has: one that is just starting does not

@@ -8,33 +8,25 @@ which end has the guest.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from uuid import uuid4
 
 import msgspec
-import structlog
 
-from pipeline.batch.forecast import Forecast, forecast, link_limit, predicted_alone
+from pipeline.batch.forecast import Forecast, link_limit, predicted_alone
 from pipeline.batch.journal import AttemptRow, Journal, MoveRow
+from pipeline.batch.learning import Learning
 from pipeline.batch.moves import Move
 from pipeline.batch.outcome import Outcome, backoff_s, may_retry
 from pipeline.batch.plan import Limits, Plan
-from pipeline.batch.prediction import FULL_SPEED, RATIO
 from pipeline.batch.schedule import Scheduler, Start, budgets
 from pipeline.batch.shares import Shares
 from pipeline.batch.window import is_open
-from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
-from pipeline.cluster.attending import Attending
-from pipeline.cluster.ends import HOOK_S
+from pipeline.cluster.attending import CANCELLED, Attending
+from pipeline.cluster.discarding import Discarding
 from pipeline.cluster.questions import Questions
 from pipeline.cluster.settlement import Settlement
 
-HELD_BACK = 0.8
-"""Of its share of the link: who takes less is not held back by it."""
-AHEAD = 1000
-"""Moves that are foreseen while others run: some 0.2 s."""
-CANCELLED = "cancelled by the user"
 FAILURES = ("failed", "unknown", "lost")
 
 
@@ -58,23 +50,18 @@ class Conductor:
         self._failures = 0
         self._questions = questions
         self._clock = clock
-        self._cores = cores
-        self._wire_rates: list[float] = []
-        self._overheads: list[float] = []
-        limit = link_limit(plan, self._single_stream)
+        self._learning = Learning(plan, cores)
+        limit = link_limit(plan, self._learning.single_stream)
         self.scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
         self._shares = Shares(budgets(plan))
         self.attending = Attending(plan, journal, questions, self.note, self._settle)
+        self._discarding = Discarding(questions, journal, plan.timeouts.host, self.note)
         self._settlement = Settlement(questions, plan.timeouts.host, self._is, self._note_resolving)
-
-    def _single_stream(self) -> float:
-        """Bytes/s on the wire of one migration that no share holds back, as measured here."""
-        return median(self._wire_rates) if self._wire_rates else FULL_SPEED / RATIO["zlib"]
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is under way, and nothing will be."""
-        if self.attending.attempts:
+        if self.attending.attempts or self._discarding.left:
             return False
         return self._ends or not self.scheduler.waiting or self._found_none
 
@@ -94,16 +81,12 @@ class Conductor:
         return not self.paused and is_open(self.plan.window, self._clock())
 
     def ahead(self) -> Forecast:
-        """What is left, as the dry run foresees it: of those under way what they have not sent;
-        besides sending each takes as long as those that have arrived did."""
+        """What is left: of those under way what they have not sent."""
         left = [
             replace(one.move, memory=round(one.move.memory * (1 - one.percent / 100)))
             for one in self.attending.attempts.values()
         ]
-        moves = [*left, *self.scheduler.waiting][:AHEAD]
-        if not self._overheads:
-            return forecast(self.plan, moves, cores=self._cores)
-        return forecast(self.plan, moves, overhead_s=median(self._overheads))
+        return self._learning.ahead([*left, *self.scheduler.waiting])
 
     def begin_due(self) -> None:
         """Begin what may begin now. Where nothing may although it was looked for, none runs and no
@@ -145,9 +128,15 @@ class Conductor:
     def put_away(self, row: AttemptRow, tries: int) -> None:
         """One that has ended, of which a conductor that is no more has not put away what it
         left."""
+        self._failures += self.journal.move(row.move).state in FAILURES
         attempt = self._known(row, tries)
         attempt.is_over = True
         self._discard(attempt, Outcome(row.outcome or "failed", row.reason or ""))
+
+    def tidy(self, row: AttemptRow) -> None:
+        """An older attempt, of which what it left was never put away."""
+        attempt = Attempt(row.token, self.moves[row.move], row.destination, 0, row.began)
+        self._discarding.tidy(attempt, row.outcome or "failed")
 
     def resolve_again(self, row: AttemptRow, move: MoveRow) -> None:
         """One of which nobody knew which end has the guest."""
@@ -216,28 +205,22 @@ class Conductor:
             self._learn(attempt)
 
     def _learn(self, attempt: Attempt) -> None:
-        """How fast one is that nothing holds back, and how long one takes besides."""
-        rate, share = attempt.wire_rate, attempt.share
-        if rate and (share is None or rate < HELD_BACK * share):
-            self._wire_rates.append(rate)
+        self._learning.rate(attempt.wire_rate, attempt.share)
         if attempt.result is not None and attempt.result.total_time is not None:
             took_s = self._clock() - attempt.began_s
-            self._overheads.append(max(0.0, took_s - attempt.result.total_time / 1000))
+            self._learning.overhead(took_s, attempt.result.total_time / 1000)
 
     def _discard(self, attempt: Attempt, outcome: Outcome) -> None:
         """Put away what is left at the destination, then count it as over."""
-        hook, told = attempt.hook_after(), attempt.environment(outcome.kind)
-        self._questions.ask(
-            *(attempt.token, attempt.destination, tasks.discard, attempt.token, hook, told),
-            within_s=self.plan.timeouts.host + (HOOK_S if hook is not None else 0),
-            then=partial(self._discarded, attempt, outcome),
-        )
+        then = partial(self._discarded, attempt, outcome)
+        self._discarding.discard(attempt, outcome.kind, then)
 
     def _discarded(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
-        if isinstance(answer, BaseException):
-            self.note("left", attempt, f"{attempt.destination}: {answer}")
-            structlog.get_logger().warning(f"{attempt.move.name}, {attempt.destination}: {answer}")
-        self._close(attempt, outcome, whole=not isinstance(answer, BaseException))
+        if answer is False:
+            reason = f"a guest runs at {attempt.destination} that was not to have come"
+            self._is(attempt, Outcome("unknown", reason))
+        else:
+            self._close(attempt, outcome, whole=answer is True)
 
     def _close(self, attempt: Attempt, outcome: Outcome, *, whole: bool = True) -> None:
         """Its places are given to others; `whole`: nothing of it is left to be done."""
@@ -247,8 +230,8 @@ class Conductor:
             self.note("close", attempt)
         del self.attending.attempts[attempt.token]
         self._shares.remove(attempt.token)
-        takes_room = outcome.kind in ("arrived", "unknown")
-        self.scheduler.ended(attempt.move.name, arrived=takes_room, again_s=again_s)
+        arrived = None if outcome.kind == "unknown" else outcome.kind == "arrived"
+        self.scheduler.ended(attempt.move.name, arrived=arrived, again_s=again_s)
         self._share_again(attempt)
 
     def _share_again(self, changed: Attempt) -> None:

@@ -163,6 +163,8 @@ def _news(lines: list[bytes]) -> list[dict[str, Any]]:
 def look(token: str, role: Role) -> Look:
     """How it is with an end, at once."""
     folder = EndFolder(token, role)
+    if folder.is_forbidden:
+        return Look(ended=Ended(begun=False, words=folder.last_words()))
     process, address = folder.maybe_process(), None
     for said in _news(new_lines(folder.log, 0)[0]):
         address = said.get("socket_address", address)
@@ -185,20 +187,21 @@ def stop(token: str, role: Role) -> bool:
     return True
 
 
-def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> None:
-    """At a destination to which no guest has come: end what is there, and put right what it may
-    leave when it is killed. Then the hook behind it all. MigrationError, and nothing that runs is
-    ended, where it says that it has come."""
+def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> bool:
+    """Behind an attempt: where no guest was to have come end what is there, and put right what it
+    may leave when it is killed; then the hook behind it all. False, and nothing is ended, where a
+    guest says that it has come all the same."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
         folder.forbid()
         end(folder.maybe_process())
         if _says_that_it_has_come(folder):
-            raise MigrationError("a guest runs there that was not to have come: it is left alone")
+            return False
         end(folder.maybe_waiting())
         cleanup()
     if hook is not None:
         run_hook(hook, folder.words, environment)
+    return True
 
 
 def _says_that_it_has_come(folder: EndFolder) -> bool:

@@ -5,21 +5,20 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import structlog
 
-from pipeline.batch.forecast import forecast
+from pipeline.batch.forecast import forecast, why_stuck
 from pipeline.batch.journal import Journal, MoveRow, Request, conducted, read_journal
-from pipeline.batch.loading import load_plan, located
+from pipeline.batch.loading import PlanError, load_plan, located
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import ENDED, Summary, summary
 from pipeline.cluster.conductor import Conductor
 from pipeline.cluster.dask import Dask
 from pipeline.cluster.questions import Happening, Questions
-from pipeline.config.units import format_bytes
 from pipeline.signals import cancelled_by_signals
 from protocol.errors import ConfigError
 
@@ -44,7 +43,7 @@ def run_batch(path: Path, *, resume: bool, observers: Sequence[Observer]) -> tup
     cancelled. ConfigError for mistakes, before anything is begun."""
     plan, moves = load_plan(path)
     text = path.read_bytes()
-    with conducted(journal_of(path)) as journal:
+    with located(path), conducted(journal_of(path)) as journal:
         _check(journal, path, text, plan, moves, resume=resume)
         if _is_over(journal):
             structlog.get_logger().warning(
@@ -53,12 +52,11 @@ def run_batch(path: Path, *, resume: bool, observers: Sequence[Observer]) -> tup
             return summary_of(plan, journal), False
         with TemporaryDirectory(prefix="pageferry-batch-") as folder:
             happenings: Queue[Happening] = Queue()
-            with located(path):
-                batch = _Batch(plan, moves, journal, Path(folder), happenings, observers)
-                try:
-                    return batch.run(text)
-                finally:
-                    batch.close()
+            batch = _Batch(plan, moves, journal, Path(folder), happenings, observers)
+            try:
+                return batch.run(text)
+            finally:
+                batch.close()
 
 
 def summary_of(plan: Plan, journal: Journal) -> Summary:
@@ -78,7 +76,7 @@ def _check(
     if there is not None and there != text:
         raise ConfigError(f"{journal.path} is of another plan than {path} is now")
     if there is None and (stuck := forecast(plan, moves).stuck):
-        raise ConfigError(cannot_move(stuck[0]))
+        raise PlanError(stuck[0].where, why_stuck(stuck[0]))
 
 
 def _is_over(journal: Journal) -> bool:
@@ -87,14 +85,6 @@ def _is_over(journal: Journal) -> bool:
         return False
     over = all(one.state in ("arrived", "failed", "lost", "cancelled") for one in journal.moves())
     return over and all(one.closed for one in journal.attempts())
-
-
-def cannot_move(move: Move) -> str:
-    """Why a guest that nobody makes room for never begins."""
-    return (
-        f"{move.name} ({format_bytes(move.memory)}) cannot leave {move.source}:"
-        f" {', '.join(move.candidates[:5])} will have no room for it"
-    )
 
 
 class _Batch:
@@ -117,7 +107,7 @@ class _Batch:
         self._moves = moves
         self._next_s = self._looked_s = 0.0
         self._dask = Dask(plan, folder, self._heard)
-        self._questions = Questions(self._dask, happenings, time)
+        self._questions = Questions(self._dask, happenings, monotonic)
         self._conductor = Conductor(plan, moves, journal, self._questions, time, self._dask.cores)
 
     def _count_signal(self) -> None:
@@ -130,7 +120,12 @@ class _Batch:
     def run(self, text: bytes) -> tuple[Summary, bool]:
         """Until it is over; `text` is the plan's."""
         structlog.get_logger().info("waiting for the hosts")
-        self._dask.wait_until_up()
+        try:
+            self._dask.wait_until_up()
+        except PlanError as error:
+            if self._journal.plan is None:
+                raise
+            structlog.get_logger().warning(str(error))  # the others go on
         if self._journal.plan is None:
             rows = [MoveRow(one.name, one.source, one.memory, place=one.source)
                     for one in self._moves]  # fmt: skip
@@ -172,14 +167,18 @@ class _Batch:
                 self._conductor.later(move, row.destination)
             elif move.state in ENDED and move.state != "stuck":
                 self._conductor.over_before(move)
+        newest = {move.token for move in self._journal.moves()}
+        for row in rows.values():
+            if not row.closed and row.token not in newest:
+                self._conductor.tidy(row)
         for request in self._journal.heard():
             self._do(request)
 
     def _look_after(self) -> None:
-        for host in self._dask.look_after():
-            self._conductor.note("host", detail=f"{host} is started again")
-        if time() - self._looked_s > LOOK_S:
-            self._looked_s = time()
+        if monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = monotonic()
+            for host in self._dask.look_after():
+                self._conductor.note("host", detail=f"{host} is started again")
             self._conductor.attending.look_at_hosts(set(self._dask.up()))
 
     def _obey(self) -> None:

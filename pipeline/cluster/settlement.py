@@ -4,7 +4,7 @@ asked for until it is known, or a host does not answer."""
 from collections.abc import Callable
 from functools import partial
 
-from pipeline.batch.outcome import Outcome, outcome_of
+from pipeline.batch.outcome import Outcome, outcome_of, what_is_wrong
 from pipeline.cluster import tasks
 from pipeline.cluster.attempt import Attempt
 from pipeline.cluster.ends import Ended
@@ -77,12 +77,15 @@ class Settlement:
     def _settled(
         self, attempt: Attempt, outcome: Outcome, has_arrived: bool, answer: object
     ) -> None:
-        if not isinstance(answer, str):
+        if not isinstance(answer, bool):
             self._not_known(attempt, outcome, answer)
         elif has_arrived:
-            self._then(attempt, Outcome("arrived"))
-        else:
+            there = attempt.there.result if attempt.there is not None else None
+            self._then(attempt, Outcome("arrived", what_is_wrong(there)))
+        elif answer:
             self._then(attempt, Outcome("failed", outcome.reason))
+        else:
+            self._then(attempt, Outcome("lost", outcome.reason))
 
     def _not_known(self, attempt: Attempt, outcome: Outcome, answer: object) -> None:
         reason = f"{outcome.reason.partition(';')[0]}; {answer}"

@@ -48,6 +48,7 @@ class Word(Struct, frozen=True):
 def end_of_source(token: str) -> Left:
     """See that the source is over; what it left. MigrationError where it goes on."""
     folder, until = EndFolder(token, "source"), monotonic() + OVER_S
+    folder.forbid()
     process = folder.maybe_process()
     if process is not None and process.is_alive:
         os.kill(process.pid, signal.SIGTERM)
@@ -78,25 +79,28 @@ def last_word(token: str) -> Word:
     return Word(None, has_come(folder))
 
 
-def settle_source(token: str, word: bytes | None) -> str:
-    """At the source: its guest goes on, or is given up, as the destination's last word says; what
-    was done."""
+def settle_source(token: str, word: bytes | None) -> bool:
+    """At the source: its guest goes on, or is given up, as the destination's last word says.
+    Whether it lives, as far as that is on record. MigrationError where that cannot be yet."""
+    guests = [one.record.guest for one in records() if _is_of(one.record, token, "source")]
     for session in _sessions(token, "source"):
         with settling():
             record = find_record(session, "source")
             try:
                 if record.step is Step.INTENT:
-                    return _resolved(record, word)
+                    _resolve(record, word)
             finally:
                 record.close()
     cleanup()
-    return "nothing was open"
+    if _sessions(token, "source"):
+        raise MigrationError("what the source did to its guest cannot be undone yet")
+    return all(guest is None or guest.is_alive for guest in guests)
 
 
-def _resolved(record: SessionRecord, word: bytes | None) -> str:
+def _resolve(record: SessionRecord, word: bytes | None) -> None:
     if word is None:
         raise MigrationError("the destination has no record of a guest that was given to it")
-    return resolve(record, decode_record(word, "the destination's record"))
+    resolve(record, decode_record(word, "the destination's record"))
 
 
 def _sessions(token: str, role: Role) -> list[str]:

@@ -16,6 +16,8 @@ from pipeline.leftovers.undo import guest_session
 from pipeline.monitor.client import MonitorClient
 from protocol.errors import MigrationError
 
+CONNECT_S = 1.0
+"""One that hangs may have its backlog full."""
 _CREDENTIALS = struct.Struct("iii")
 HAS_COME = {"running": True, "inmigrate": False, "prelaunch": False}
 """By the run state of a QEMU; of others nobody can say."""
@@ -54,6 +56,7 @@ def _owner(path: str) -> int | None:
     messages, a QEMU's does not."""
     for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
         with socket.socket(socket.AF_UNIX, kind) as client, suppress(OSError):
+            client.settimeout(CONNECT_S)
             client.connect(path)
             told = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return int(_CREDENTIALS.unpack(told)[1])
@@ -68,12 +71,13 @@ def has_come(folder: EndFolder) -> bool:
     except OSError:
         return False  # no end was ever begun
     destination = config.get("destination") or {}
-    waiting = folder.maybe_waiting()
-    if waiting is not None and not waiting.is_alive:
+    if (path := destination.get("socket")) and _owner(path) is None:
         return False
-    if path := destination.get("socket"):
-        return bool(guest_session(waiting, path))
-    if path := destination.get("qmp"):
+    if path:
+        return bool(guest_session(None, path))
+    if (path := destination.get("qmp")) and _owner(path) is None:
+        return False
+    if path:
         return _machine_has_come(Path(path))
     raise MigrationError("whether its memory came nobody can say: the destination left no word")
 

@@ -49,7 +49,7 @@ def plan(path: PlanPath, json_path: Json = None) -> int:
 
         with located(path):
             check_scheduler(loaded)
-    text, as_json, whole = dry_run(loaded, moves)
+    text, as_json, whole = dry_run(loaded, moves, path)
     if json_path is not None:
         write_whole(as_json, json_path)
     if json_path != "-":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.batch.forecast import STARTS, Forecast, forecast
+from pipeline.batch.forecast import STARTS, Forecast, forecast, why_stuck
+from pipeline.batch.loading import places
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
 from pipeline.batch.summary import MoveSummary, Summary
@@ -33,14 +35,17 @@ LISTED = 40
 WEIGHT = {"unknown": 0, "lost": 1, "failed": 2, "stuck": 3, "running": 4, "cancelled": 5}
 
 
-def dry_run(plan: Plan, moves: list[Move]) -> tuple[str, str, bool]:
-    """The forecast of a plan as text and as JSON, and whether all guests can move."""
+def dry_run(plan: Plan, moves: list[Move], path: Path) -> tuple[str, str, bool]:
+    """The forecast of the plan in the file `path` as text and as JSON, and whether all guests can
+    move."""
     if plan.is_embedded:
         cores, overhead_s = len(os.sched_getaffinity(0)), measured_overhead_s()
         found = forecast(plan, moves, cores=cores, overhead_s=overhead_s)
     else:
         found = forecast(plan, moves)
-    return _plan_text(plan, found), _plan_json(plan, found), not found.stuck
+    where = places(path) if found.stuck else str
+    stuck = {one.name: f"{where(one.where)}: {why_stuck(one)}" for one in found.stuck}
+    return _plan_text(plan, found, stuck), _plan_json(plan, found, stuck), not found.stuck
 
 
 def measured_overhead_s() -> float:
@@ -53,7 +58,7 @@ def measured_overhead_s() -> float:
     return STARTS * (took_s + after.children_system - before.children_system)
 
 
-def _plan_text(plan: Plan, found: Forecast) -> str:
+def _plan_text(plan: Plan, found: Forecast, stuck: dict[str, str]) -> str:
     shown = Table("guest", "from", "to", "begins", "takes", "memory")
     for one in sorted(found.foreseen, key=lambda one: one.began_s)[:LISTED]:
         took = f"{one.ended_s - one.began_s:.1f} s"
@@ -68,17 +73,11 @@ def _plan_text(plan: Plan, found: Forecast) -> str:
     for host in plan.drain:
         ends = [one.ended_s for one in found.foreseen if one.move.source == host]
         lines.append(f"{host} is empty after {max(ends, default=0):.1f} s\n")
-    lines += [f"cannot move: {why_stuck(one)}\n" for one in found.stuck]
+    lines += [f"cannot move: {why}\n" for why in stuck.values()]
     return "".join(lines)
 
 
-def why_stuck(move: Move) -> str:
-    """Why a guest never begins in a forecast."""
-    to = ", ".join(move.candidates[:5])
-    return f"{move.name} from {move.source}: no room for its {format_bytes(move.memory)} at {to}"
-
-
-def _plan_json(plan: Plan, found: Forecast) -> str:
+def _plan_json(plan: Plan, found: Forecast, stuck: dict[str, str]) -> str:
     moves = [
         {
             "name": one.move.name,
@@ -89,8 +88,8 @@ def _plan_json(plan: Plan, found: Forecast) -> str:
         }
         for one in found.foreseen
     ]
-    stuck = [{"name": one.name, "reason": why_stuck(one)} for one in found.stuck]
-    told = {"name": plan.name, "seconds": found.seconds, "moves": moves, "cannot-move": stuck}
+    left = [{"name": name, "reason": why} for name, why in stuck.items()]
+    told = {"name": plan.name, "seconds": found.seconds, "moves": moves, "cannot-move": left}
     return msgspec.json.format(msgspec.json.encode(told)).decode() + "\n"
 
 

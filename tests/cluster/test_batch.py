@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.batches import batch
+from pipeline.batch.journal import Journal
+from pipeline.cluster.ends import discard
+from pipeline.cluster.folder import EndFolder
+from pipeline.cluster.settling import Word, last_word
+from tests.cluster.batches import Batch, batch
 
 pytestmark = pytest.mark.more
 LOOPBACK = {name: {"address": f"127.0.0.{number}"} for number, name in enumerate("abcdef", 11)}
@@ -27,3 +31,18 @@ def test_three_guests_are_drained(folder: Path) -> None:
         assert told["counts"]["arrived"] == 3
         assert {one["verified"] for one in told["moves"]} == {True}
         assert {one["name"]: [one["place"]] for one in told["moves"]} == places
+        _check_last_words(drained)
+
+
+def _check_last_words(drained: Batch) -> None:
+    """What is left to say where a guest is, when its source has not said so."""
+    journal = Journal(drained.journal)
+    tokens = [row.token for row in journal.attempts()]
+    journal.close()
+    for token in tokens:
+        folder = EndFolder(token, "destination")
+        assert last_word(token) == Word(None, has_come=True), "by its result"
+        folder.result_path.unlink()
+        assert last_word(token) == Word(None, has_come=True), "by what waited for it"
+        assert not discard(token, None, {"PAGEFERRY_OUTCOME": "failed"}), "it is left alone"
+    assert all(drained.places().values())

@@ -7,6 +7,8 @@ import psutil
 import pytest
 
 from pipeline.batch.journal import Journal
+from pipeline.cluster.folder import EndFolder
+from pipeline.cluster.waiting import has_come
 from tests.leaks import processes_of
 from tests.pipeline.guests.helpers import wait_until
 from tests.pipeline.monitor.talking import Client
@@ -72,6 +74,7 @@ def _goes_on(folder: Path, token: str, from_count: int) -> None:
     counts = _counts(serial)
     assert counts[:BEATS] == list(range(from_count + 1, from_count + 1 + BEATS))
     assert "bad" not in serial.read_text()
+    assert has_come(EndFolder(token, "destination"))
     with Client(folder / f"{token}.qmp") as monitor:
         assert monitor.ask("query-status")["status"] == "running"
         monitor.ask("quit")

@@ -95,6 +95,25 @@ def test_one_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
     assert names(scheduler(asked, moves).due(0)) == ["to-b-0", "to-c"]
 
 
+def test_many_that_are_stuck_do_not_hide_one_that_is_not() -> None:
+    """Guests that are told that no host has room, while there is one."""
+    asked = plan({"a": {}, "b": {"memory": "100MiB"}, "c": {}})
+    big = [move(f"big{number}", "a", "b", memory=200 * MIB) for number in range(40)]
+    found = scheduler(asked, [*big, move("small", "a", "c", memory=MIB)])
+    assert names(found.due(0)) == ["small"]
+
+
+def test_room_of_one_that_is_not_known_is_kept_at_both_ends() -> None:
+    """A guest that comes where another one may still be."""
+    asked = plan({"a": {"memory": "0"}, "b": {"memory": "100MiB"}, "c": {}})
+    moves = [move("one", "a", "b", memory=100 * MIB), move("back", "c", "a", memory=50 * MIB),
+             move("other", "c", "b", memory=50 * MIB)]  # fmt: skip
+    found = scheduler(asked, moves)
+    assert names(found.due(0)) == ["one"]
+    found.ended("one", arrived=None)
+    assert found.due(1) == []
+
+
 def test_room_is_taken_and_given_back() -> None:
     """A host onto which more memory goes than it has; room that a failure keeps."""
     asked = plan({"a": {}, "b": {"memory": 100 * MIB}})

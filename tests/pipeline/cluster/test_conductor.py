@@ -22,7 +22,7 @@ def test_one_arrives_and_then_the_other(stage: Stage) -> None:
     assert stage.row().state == "arrived"
     assert stage.row().place == "b"
     assert stage.row("two").state == "waiting", "what waits there is put away first"
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     stage.turn()
     assert stage.row("two").state == "running"
 
@@ -35,16 +35,16 @@ def test_one_that_failed_is_tried_again_later(stage: Stage) -> None:
     assert row.again == stage.clock() + 20
     discard = stage.hosts.take("discard")
     assert discard.arguments[2]["PAGEFERRY_OUTCOME"] == "failed"  # type: ignore[index]
-    discard.answer(None)
+    discard.answer(True)
     stage.turn()
     assert stage.row("two").state == "running"
     stage.both_end(ARRIVED)
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     for tries in (2, 3, 4):
         stage.turn(200)
         assert stage.row().tries == tries
         stage.both_end(FAILED)
-        stage.hosts.take("discard").answer(None)
+        stage.hosts.take("discard").answer(True)
     stage.turn(1000)
     assert stage.row().state == "failed"
     assert stage.conductor.is_over
@@ -60,7 +60,7 @@ def test_what_is_left_is_foreseen_by_what_has_arrived(stage: Stage) -> None:
         took = Result(status=Status.COMPLETED, guest_alive="destination", total_time=1000)
         asked.answer(Ended(begun=True, result=took) if asked.host == "a" else ENDED)
     stage.turn()
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     assert stage.row().state == "arrived"
     assert stage.conductor.ahead().seconds > 99 > before
 
@@ -100,6 +100,7 @@ def test_a_host_that_stays_away_leaves_it_unknown(stage: Stage) -> None:
 
 def test_hosts_that_are_not_there_are_waited_for_once(stage: Stage) -> None:
     """A task that a scheduler keeps for a worker that never comes back."""
+    stage.hosts.hanging.add("a")
     stage.listening()
     stage.conductor.attending.look_at_hosts({"b", "c"})
     stage.turn(30)
@@ -153,13 +154,34 @@ def test_cancel_and_timeout(stage: Stage) -> None:
     here.answer(Ended(begun=True, result=cancelled))
     there.answer(ENDED)
     stage.turn()
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     assert stage.hosts.take("stop").host == "b", "it would wait for ever"
     assert (stage.row().state, stage.row().reason) == ("cancelled", "cancelled by the user")
     stage.listening()
-    for _ in range(3):
-        stage.turn(3601)
+    for seconds in (3601, 2.1, 2.1):
+        stage.turn(seconds)
         assert stage.hosts.take("stop").host == "a", "until it is heard"
+
+
+def test_an_end_that_does_not_stop_is_not_waited_for(stage: Stage) -> None:
+    """A batch that hangs because one command does, whose host is well."""
+    stage.listening()
+    stage.conductor.cancel("one")
+    stage.turn(89)
+    assert not [one for one in stage.hosts.asked if one.name == "end_of_source"]
+    stage.turn(2)
+    assert stage.hosts.take("end_of_source").host == "a"
+
+
+def test_a_guest_that_came_all_the_same_is_not_tried_again(stage: Stage) -> None:
+    """A second copy of one that runs where nobody thought that it did."""
+    stage.both_end(FAILED)
+    assert stage.row().state == "waiting"
+    stage.hosts.take("discard").answer(False)
+    stage.turn(1000)
+    row = stage.row()
+    assert (row.state, row.place, row.tries) == ("unknown", "", 1)
+    assert row.reason == "a guest runs at b that was not to have come"
 
 
 def test_one_that_is_cancelled_before_it_begins(stage: Stage) -> None:
@@ -183,7 +205,7 @@ def test_one_that_is_cancelled_while_what_it_left_is_put_away(stage: Stage) -> N
     stage.both_end(FAILED)
     assert stage.row().state == "waiting"
     stage.conductor.cancel("one")
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     stage.turn(1000)
     assert (stage.row().state, stage.row().tries) == ("cancelled", 1)
 
@@ -210,7 +232,7 @@ def test_an_end_that_went_with_its_host_is_tried_again(tmp_path: Path, stage: St
     """A guest that is taken for cancelled since `batch run` was killed; a try that this cost."""
     cancelled = Result(status=Status.CANCELLED, guest_alive="source", error_desc="cancelled")
     stage.both_end(Ended(begun=True, result=cancelled))
-    stage.hosts.take("discard").answer(None)
+    stage.hosts.take("discard").answer(True)
     assert (stage.row().state, stage.row().reason) == ("waiting", "its host ended")
     stage.turn()
     later = Stage(tmp_path, MOVES)
@@ -240,7 +262,7 @@ def test_shares_are_told_to_those_that_run(tmp_path: Path, stage: Stage) -> None
         if one.name == "attend" and one.arguments[0].token == second.token:  # type: ignore[attr-defined]
             one.answer(Ended(begun=False, words="no"))
     wide.turn()
-    wide.hosts.take("discard").answer(None)
+    wide.hosts.take("discard").answer(True)
     wide.turn()
     steer = wide.hosts.take("steer")
     assert steer.arguments == (first.token, 1000)

@@ -6,16 +6,21 @@ import pytest
 
 from pipeline.cluster.ends import Ended
 from pipeline.cluster.settling import Left, Word
+from pipeline.result import Result
 from protocol.commit import Step
 from protocol.errors import MigrationError
+from protocol.status import Status
 from tests.pipeline.cluster.stage import (
     ARRIVED,
     CANCELLED_ONLY,
+    ENDED,
     SESSION,
     UNKNOWN,
     Stage,
     record_there,
 )
+
+DAMAGED = Ended(begun=True, result=Result(status=Status.COMPLETED, self_check="2 pages are wrong"))
 
 
 def end_of_source(stage: Stage, answer: object) -> None:
@@ -52,7 +57,7 @@ def test_one_that_is_unknown_is_resolved(
     settle = stage.hosts.take("settle_source")
     assert (settle.host, settle.arguments[1]) == ("a", word.record)
     assert stage.row().state == "running", "its guest may stand still yet"
-    settle.answer("the guest goes on")
+    settle.answer(True)
     stage.turn()
     assert (stage.row().state, stage.row().place) == (state, place)
 
@@ -76,7 +81,7 @@ def test_one_that_stays_unknown_is_never_tried_again(
     answers: dict[str, object] = {
         "end_of_source": Left(UNKNOWN.result, Step.INTENT),
         "last_word": Word(record_there(Step.STARTED), has_come=True),
-        "settle_source": "given up",
+        "settle_source": True,
     }  # fmt: skip
     for name in answers:
         asked = stage.hosts.take(name)
@@ -96,7 +101,8 @@ def test_one_that_stays_unknown_is_never_tried_again(
         stage.turn(1000)
     begun = [one for one in stage.journal.attempts() if one.move == "one"]
     assert len(begun) == 1
-    assert not [one for one in stage.hosts.asked if one.name == "discard"]
+    put_away = [one.arguments[0] for one in stage.hosts.asked if one.name == "discard"]
+    assert begun[0].token not in put_away
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,36 @@ def test_a_record_of_the_source_that_says_it_is_believed(
     was done but its result; one that is asked for where it never was."""
     stage.both_end(Ended(begun=True, words="killed"))
     end_of_source(stage, Left(None, step))
-    stage.hosts.take("settle_source").answer("done")
+    stage.hosts.take("settle_source").answer(True)
     stage.turn()
     assert (stage.row().state, stage.row().place) == (state, place)
+
+
+@pytest.mark.parametrize(
+    ("word", "lives", "there", "state", "reason"),
+    [
+        (Word(None, has_come=True), True, DAMAGED, "arrived", "2 pages are wrong"),
+        (Word(record_there(Step.NOT_STARTED), has_come=False), False, ENDED, "lost", "killed"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(
+    stage: Stage, *, word: Word, lives: bool, there: Ended, state: str, reason: str
+) -> None:
+    """A damaged guest that counts as right; a dead one that is tried again."""
+    stage.both_end(Ended(begun=True, words="killed"), there)
+    end_of_source(stage, Left(None, None))
+    stage.hosts.take("last_word").answer(word)
+    stage.turn()
+    stage.hosts.take("settle_source").answer(lives)
+    stage.turn()
+    assert (stage.row().state, stage.row().reason) == (state, reason)
+
+
+def test_a_cancel_counts_while_it_is_asked_where_the_guest_is(stage: Stage) -> None:
+    """One that is tried again although it was cancelled."""
+    stage.both_end(UNKNOWN)
+    stage.conductor.cancel("one")
+    end_of_source(stage, Left(None, Step.KEPT))
+    stage.hosts.take("settle_source").answer(True)
+    stage.turn()
+    assert (stage.row().state, stage.row().again) == ("cancelled", None)

@@ -44,10 +44,12 @@ def test_hosts_that_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFi
     path.write_text(FULL)
     assert run_command(["batch", "plan", str(path)]) == 1
     said = capsys.readouterr().out
-    assert "cannot move: there from a: no room for its 1GiB at b" in said
-    assert "cannot move: back from b: no room for its 1GiB at a" in said
+    where = f"cannot move: {path}:{{}}: migrations.{{}}: "
+    assert where.format(4, 0) + "there from a: no room for its 1GiB at b\n" in said
+    assert where.format(5, 1) + "back from b: no room for its 1GiB at a\n" in said
     assert run_command(["batch", "run", str(path)]) == 2
-    assert "there (1GiB) cannot leave a: b will have no room for it" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{path}:4: migrations.0: there from a: no room for its 1GiB at b" in said
     path.write_text(FULL.replace("b: {memory: 0", "b: {memory: 1GiB"))
     assert run_command(["batch", "plan", str(path)]) == 0
 
