@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from pipeline.shell.folders import own_temporary_folder
 from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
 
+if TYPE_CHECKING:
+    from distributed import Worker
+
+KEYS = "distributed.comm.tls.worker.cert"
 QUIET = {
     "distributed.worker.http.routes": [],  # its pages are for everybody
     "distributed.worker.profile.enabled": False,  # looks at all threads, 100 times a second
@@ -38,23 +42,22 @@ def host(
     try:
         with own_temporary_folder():
             asyncio.run(_serve(name, scheduler))
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise ConfigError(f"--scheduler: {scheduler}: {error}") from None
     return 0
 
 
-async def _serve(name: str, scheduler: str) -> None:
+def _worker(name: str, scheduler: str) -> "Worker":
     import dask
     from distributed import Worker
     from distributed.comm.addressing import get_local_address_for
 
     from pipeline.cluster.dask import ENDS_A_HOST, resource
-    from pipeline.cluster.folder import forget_old
 
-    here = {"temporary-directory": tempfile.gettempdir()}
-    dask.config.set({**QUIET, **here})
-    forget_old()
-    worker = Worker(
+    if scheduler.startswith("tls:") and not dask.config.get(KEYS, None):
+        raise ValueError(f"no keys for TLS: Dask's configuration names them, {KEYS}")
+    dask.config.set({**QUIET, "temporary-directory": tempfile.gettempdir()})
+    return Worker(
         scheduler,
         name=name,
         nthreads=ENDS_A_HOST,
@@ -64,6 +67,13 @@ async def _serve(name: str, scheduler: str) -> None:
         dashboard=False,
         dashboard_address="127.0.0.1:0",  # one without pages it opens all the same
     )
+
+
+async def _serve(name: str, scheduler: str) -> None:
+    from pipeline.cluster.folder import forget_old
+
+    forget_old()
+    worker = _worker(name, scheduler)
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
 

@@ -93,13 +93,14 @@ def test_it_is_for_its_user_alone(journal: Journal) -> None:
 
 
 def test_requests_are_heard_once(journal: Journal) -> None:
-    """A cancel that comes again behind a restart."""
+    """A pause that is asked for anew at each turn; one that a restart does not know of."""
     journal.ask("pause")
     journal.ask("cancel", "one")
     asked = journal.asked()
     assert [(one.what, one.argument) for one in asked] == [("pause", ""), ("cancel", "one")]
     journal.is_done(asked[0])
     assert [one.what for one in journal.asked()] == ["cancel"]
+    assert [one.what for one in journal.heard()] == ["pause"]
 
 
 def test_a_summary_and_its_page(journal: Journal) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from pipeline.batch.journal import MoveRow
 from pipeline.batch.loading import load_plan
-from pipeline.batch.plan import Guest, Host, Limits, Migration, Plan, Retries, Timeouts
+from pipeline.batch.plan import (
+    Guest,
+    Hooks,
+    Host,
+    Limits,
+    Migration,
+    Plan,
+    Retries,
+    Timeouts,
+    Window,
+)
 from pipeline.batch.summary import summary
 from pipeline.config.model import Section
 from pipeline.shell.batch_display import table
@@ -114,7 +124,7 @@ def test_a_reason_is_shown_as_it_is() -> None:
 def test_every_key_is_documented() -> None:
     """A key that only the code knows."""
     text = (ROOT / "docs/batch.md").read_text()
-    for model in (Plan, Host, Guest, Migration, Limits, Retries, Timeouts):
+    for model in (Plan, Host, Guest, Migration, Limits, Retries, Timeouts, Hooks, Window):
         assert issubclass(model, Section)
         for info in model.model_fields.values():
-            assert re.search(rf"[`.{{ ]{info.alias}\b", text), info.alias
+            assert re.search(rf"`[^`]*\b{info.alias}\b[^`]*`", text), info.alias
