@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.batch.moves import Move
+from pipeline.batch.moves import Move, bandwidth
 from pipeline.batch.plan import Plan
 from pipeline.batch.prediction import FULL_SPEED, RATIO, memory_rate, memory_to_send, seconds
 from pipeline.batch.schedule import Scheduler, budgets
@@ -66,7 +66,7 @@ def predicted_alone(plan: Plan) -> Callable[[Move], float]:
 
     def alone(move: Move) -> float:
         known = [limits[host] for host in (move.source, move.candidates[0]) if limits[host]]
-        share = min(known) if known else None
+        share = bandwidth(move, min(known) if known else None)
         return OVERHEAD_S + seconds(move.memory, move.dirty_rate, move.codec, share)
 
     return alone
@@ -128,8 +128,7 @@ class _Virtual:
         for start in self._scheduler.due(self._now_s):
             move = start.move
             self._shares.add(move.name, move.source, start.destination)
-            share = self._shares.of(move.name)
-            rate = memory_rate(move.codec, share)
+            rate = self._rate(move)
             left = memory_to_send(move.memory, move.dirty_rate, rate)
             flight = Flight(
                 move, start.destination, self._now_s, left, self._now_s + self._overhead_s, rate
@@ -137,6 +136,9 @@ class _Virtual:
             self._flights[move.name] = flight
             self._plan_end(flight)
             self._share_again(move.source, start.destination)
+
+    def _rate(self, move: Move) -> float:
+        return memory_rate(move.codec, bandwidth(move, self._shares.of(move.name)))
 
     @property
     def _overhead_s(self) -> float:
@@ -159,7 +161,7 @@ class _Virtual:
         """Who shares a link with one that came or went is faster, or slower, from now on."""
         for name in self._shares.beside(source, destination):
             flight = self._flights[name]
-            rate = memory_rate(flight.move.codec, self._shares.of(name))
+            rate = self._rate(flight.move)
             if rate != flight.rate:
                 sent = max(0.0, self._now_s - flight.at_s) * flight.rate
                 flight.left = max(0.0, flight.left - sent)

@@ -116,6 +116,7 @@ class _Checks:
             memory=memory,
             dirty_rate=rate if one.guest.dirty_rate is None else one.guest.dirty_rate,
             codec=config.effective_codec,
+            max_bandwidth=config.parameters.max_bandwidth,
             priority=one.guest.priority,
             settings=settings,
             start=start,

@@ -13,7 +13,8 @@ UNKNOWN_MEMORY = 1024 * MIB
 
 @dataclass(frozen=True)
 class Move:
-    """One guest from `source` to one of `candidates`; memory in bytes, dirty rate in bytes/s.
+    """One guest from `source` to one of `candidates`; memory in bytes, dirty rate in bytes/s, as is
+    the most that its own configuration lets it take on the wire; 0 for any.
 
     `settings` is its configuration but for what differs by attempt; `start` the command that makes
     what waits at the destination, `where` the keys in the plan's file, for messages.
@@ -25,11 +26,17 @@ class Move:
     memory: int = UNKNOWN_MEMORY
     dirty_rate: int = 0
     codec: str = "zlib"
+    max_bandwidth: int = 0
     priority: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     start: tuple[str, ...] | None = None
     hooks: Hooks = field(default_factory=Hooks)
     where: tuple[object, ...] = ()
+
+
+def bandwidth(move: Move, share: int | None) -> int | None:
+    """Bytes/s on the wire that it may take of its `share` of the link; None: nothing limits it."""
+    return min(filter(None, (share, move.max_bandwidth)), default=None)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import msgspec
 from pipeline.batch.forecast import Forecast, link_limit, predicted_alone
 from pipeline.batch.journal import AttemptRow, Journal, MoveRow
 from pipeline.batch.learning import Learning
-from pipeline.batch.moves import Move
+from pipeline.batch.moves import Move, bandwidth
 from pipeline.batch.outcome import Outcome, backoff_s, may_retry
 from pipeline.batch.plan import Limits, Plan
 from pipeline.batch.schedule import Scheduler, Start, budgets
@@ -105,7 +105,7 @@ class Conductor:
         tries = self.journal.move(move.name).tries + 1
         attempt = Attempt(token, move, start.destination, tries, self._clock())
         self._shares.add(token, move.source, start.destination)
-        attempt.share = self._shares.of(token)
+        attempt.share = bandwidth(move, self._shares.of(token))
         self.attending.attempts[token] = attempt
         row = AttemptRow(token, move.name, move.source, start.destination, attempt.began_s)
         self.journal.attempt(row, tries)
@@ -237,7 +237,8 @@ class Conductor:
     def _share_again(self, changed: Attempt) -> None:
         """Those beside one that came or went have another share of the link."""
         for token in self._shares.beside(changed.move.source, changed.destination):
-            attempt, share = self.attending.attempts[token], self._shares.of(token)
+            attempt = self.attending.attempts[token]
+            share = bandwidth(attempt.move, self._shares.of(token))
             if share is not None and share != attempt.share:
                 attempt.share = share
                 self.note("share", attempt, str(share))

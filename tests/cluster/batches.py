@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,22 @@ GUEST = {
     "memory": "8MiB",
     "workload": {"working-set": "1MiB", "dirty-rate": "128KiB"},
 }
+BUSY = ["--set", "guest.workload.working-set=4MiB", "--set", "guest.workload.dirty-rate=64MiB"]
 PAGEFERRY = [sys.executable, "-m", "pipeline"]
 
 
 class Batch:
     """A plan in `folder`, its guests by name and host, and the command that conducts it."""
 
-    def __init__(self, folder: Path, guests: Mapping[str, str], **plan: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        folder: Path,
+        guests: Mapping[str, str],
+        busy: Collection[str] = (),
+        **plan: Any,  # noqa: ANN401
+    ) -> None:
         self.folder = folder
+        self._busy = busy
         self.guests = guests
         self.path = folder / "plan.yaml"
         self._config = folder / "guest.yaml"
@@ -69,6 +77,7 @@ class Batch:
 
     def _guest(self, name: str, host: str) -> subprocess.Popen[bytes]:
         command = [*PAGEFERRY, "guest", str(self._config), "--quiet"]
+        command += BUSY if name in self._busy else []
         return subprocess.Popen([*command, "--socket", str(self.socket(name, host))])
 
     def run(self, *options: str) -> Command:
@@ -163,9 +172,15 @@ class Batch:
 
 
 @contextmanager
-def batch(folder: Path, guests: Mapping[str, str], **plan: Any) -> Iterator[Batch]:  # noqa: ANN401
-    """A batch whose guests are gone afterwards."""
-    made = Batch(folder, guests, **plan)
+def batch(
+    folder: Path,
+    guests: Mapping[str, str],
+    busy: Collection[str] = (),
+    **plan: Any,  # noqa: ANN401
+) -> Iterator[Batch]:
+    """A batch whose guests are gone afterwards; those that are `busy` write faster than they can be
+    sent."""
+    made = Batch(folder, guests, busy, **plan)
     try:
         yield made
     finally:

@@ -109,15 +109,14 @@ def test_faults(folder: Path, hosts: Rack) -> None:
     guests = placed(24)
     moves = migrations(guests)
     moves[0]["config"] = {
-        "guest": {"workload": {"working-set": "4MiB", "dirty-rate": "1GiB"}},
-        "parameters": {"max-bandwidth": "100KiB", "downtime-limit": 1},
+        "parameters": {"max-bandwidth": "1MiB", "downtime-limit": 1},
         "convergence": {"progress-timeout": 5},
     }
     moves[1]["destination"] = ["a"]
     full = {"path": str(folder / "full/guest"), "socket": None, "start": None}
     moves[1]["config"] = {"destination": full}
     plan = plan_of(folder, hosts, moves)
-    with small_disk(folder / "full"), batch(folder, guests, **plan) as moved:
+    with small_disk(folder / "full"), batch(folder, guests, ["g00"], **plan) as moved:
         with moved.run() as run:
             reach(run, 2)
             moved.processes("host", "c")[0].kill()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def held_up(*beside: int) -> Iterator[None]:
 def test_it_is_resolved_when_they_can_be_asked(folder: Path, who: str) -> None:
     """A guess about a guest of which the other side alone knows; a try while it may run there; one
     that stands still for ever."""
-    plan = {"hosts": HOSTS, "migrations": MOVES, "limits": {"cluster": 1},
+    plan: dict[str, Any] = {"hosts": HOSTS, "migrations": MOVES, "limits": {"cluster": 1},
             "retries": {"most": 1, "backoff": 0.5}, "timeouts": {"host": 5}}  # fmt: skip
     with batch(folder, GUESTS, **plan) as moved:
         with moved.run() as run:
@@ -112,7 +113,7 @@ def test_a_source_is_killed_when_its_guest_runs_elsewhere(folder: Path) -> None:
         assert record.owner is not None
         os.kill(record.owner.pid, signal.SIGKILL)
 
-    plan = {"hosts": HOSTS, "migrations": MOVES, "limits": {"cluster": 1}}
+    plan: dict[str, Any] = {"hosts": HOSTS, "migrations": MOVES, "limits": {"cluster": 1}}
     watcher = Watcher("source", Step.GIVEN, kill)
     with batch(folder, GUESTS, **plan) as moved:
         watcher.start()

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.batch.forecast import OVERHEAD_S, forecast, link_limit
+from pipeline.batch.moves import bandwidth
 from pipeline.batch.outcome import Outcome, backoff_s, may_retry, outcome_of
 from pipeline.batch.plan import Window
 from pipeline.batch.prediction import FULL_SPEED, memory_to_send, seconds
@@ -108,6 +109,16 @@ FAILED = Result(status=Status.FAILED, guest_alive="source", error_desc="the link
 def test_outcomes(source: Result | None, there: Result | None, expected: Outcome) -> None:
     """A guest that is taken for one that stayed, and moved again."""
     assert outcome_of(source, "killed", there) == expected
+
+
+def test_a_guest_may_have_a_limit_of_its_own() -> None:
+    """A share of the link that lifts what the guest's configuration forbids."""
+    limited = move("one", "a", "b", max_bandwidth=100)
+    assert [bandwidth(limited, share) for share in (None, 50, 200)] == [100, 50, 100]
+    assert [bandwidth(move("two", "a", "b"), share) for share in (None, 50)] == [None, 50]
+    asked = plan({"a": {"link": "100MiB"}, "b": {}})
+    alone = forecast(asked, [move("one", "a", "b", max_bandwidth=1 << 20)]).seconds
+    assert alone > 10 * forecast(asked, [move("one", "a", "b")]).seconds
 
 
 def test_retries_end() -> None:
