@@ -2,16 +2,17 @@
 
     python benchmarks/scaling.py [--most 4GiB] [--codec zstd] [--repeat 3] [--json PATH]
 
-A quiet file guest of this machine's files, both ends on the same cores, `verify: frames`; medians
-of the repetitions. Seconds are total time less setup time. Where a share of a guest exists, the
-rest are holes. Guest and copy lie on /dev/shm.
+A quiet file guest of this machine's files, 256 MiB of them again and again, so that each size has
+the same mix; both ends on the same cores, `verify: frames`; medians of the repetitions, in which
+sizes take turns. Seconds are total time less setup time. Where a share of a guest exists, the rest
+are holes. Guests and copy lie on /dev/shm.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -45,9 +46,12 @@ def arguments() -> argparse.Namespace:
 @contextmanager
 def guest(folder: Path, exists: int, memory: int) -> Iterator[Path]:
     """A file of `memory` bytes, of which the first `exists` do."""
-    image = folder / "image"
-    build_image(image, exists, SEED)
-    with image.open("r+b") as file:
+    image = folder / f"image-{memory}"
+    build_image(image, min(exists, SMALLEST), SEED)
+    part = image.read_bytes()
+    with image.open("wb") as file:
+        for _ in range(exists // len(part)):
+            file.write(part)
         file.truncate(memory)
     yield image
     image.unlink()
@@ -59,6 +63,19 @@ def seconds(image: Path, codec: str, workers: int) -> float:
     return migrate(codec, settings).seconds
 
 
+def by_size(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+    """Seconds for guests of each size, in turns."""
+    sizes = [SMALLEST << step for step in range((options.most // SMALLEST).bit_length())]
+    found: dict[str, list[float]] = {f"{size / GIB:g} GiB": [] for size in sizes}
+    with ExitStack() as stack:
+        images = [stack.enter_context(guest(folder, size, size)) for size in sizes]
+        for _ in range(options.repeat):
+            for row, image in zip(found, images, strict=True):
+                found[row].append(seconds(image, options.codec, 2))
+                print(f"memory {row}: {found[row][-1]:.2f} s", flush=True)
+    return found
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
     """Seconds by table and row, in the order of the repetitions."""
     found: dict[str, dict[str, list[float]]] = {"memory": {}, "exists": {}, "workers": {}}
@@ -68,11 +85,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, li
         found[table][row] = runs
         print(f"{table} {row}: {median(found[table][row]):.2f} s", flush=True)
 
-    size = SMALLEST
-    while size <= options.most:
-        with guest(folder, size, size) as image:
-            note("memory", f"{size / GIB:g} GiB", image)
-        size *= 2
+    found["memory"] = by_size(options, folder)
     for share in SHARES:
         with guest(folder, int(2 * GIB * share), 2 * GIB) as image:
             note("exists", f"{share:.2%} of 2 GiB", image)
