@@ -114,9 +114,7 @@ class Dask:
         command = [*host.inside, sys.executable, "-m", "pipeline", "host", name]
         command += ["--scheduler", self._cluster.scheduler_address]
         try:
-            pid = start_with_us(
-                command, self._log(name), partial(os.environ.update, self._environment)
-            )
+            pid = start_with_us(command, self._log(name), partial(_apart, self._environment))
         except (OSError, ValueError, SubprocessError) as error:
             keys = ("hosts", name, "inside")
             raise PlanError(keys, f"{' '.join(host.inside)}: {error}") from None
@@ -179,6 +177,12 @@ class Dask:
             self._cluster.close()
         if self._tls is not None:
             self._tls.cleanup()
+
+
+def _apart(environment: Mapping[str, str]) -> None:
+    """In a session of its own: Ctrl-C at a terminal is for us, who let it finish what it is at."""
+    os.setsid()
+    os.environ.update(environment)
 
 
 def _connected(address: str) -> Client:

@@ -203,7 +203,8 @@ def _tell(document: Document, mistake: ErrorDetails, words: Words) -> tuple[bool
     where = "--set" if option or document.where == "--set" else f"{document.where}:{line}"
     key = ".".join(map(str, keys))
     missing = mistake["type"] == "missing"
-    return missing, option, line, _one_line(f"{where}: {key}: {words.explain(key, mistake)}")
+    named = f"{where}: {key}" if key else where  # of the file as a whole
+    return missing, option, line, _one_line(f"{named}: {words.explain(key, mistake)}")
 
 
 def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
@@ -213,7 +214,7 @@ def _keys(mistake: ErrorDetails) -> tuple[object, ...]:
         return (*loc, "kind")
     if mistake["type"] == "misfit":
         loc = (*loc, mistake["ctx"]["key"])
-    return (loc[0], *loc[2:]) if loc[0] == "guest" else loc
+    return (loc[0], *loc[2:]) if loc[:1] == ("guest",) else loc
 
 
 def _homes(key: str) -> list[str]:

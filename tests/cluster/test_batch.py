@@ -1,6 +1,8 @@
 """Whole batches on an embedded Dask, with guests that are processes of their own."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pipeline.cluster.ends import discard
 from pipeline.cluster.folder import EndFolder
 from pipeline.cluster.settling import Word, last_word
 from tests.cluster.batches import Batch, batch
+from tests.pipeline.guests.helpers import wait_until
 
 pytestmark = pytest.mark.more
 LOOPBACK = {name: {"address": f"127.0.0.{number}"} for number, name in enumerate("abcdef", 11)}
@@ -32,6 +35,22 @@ def test_three_guests_are_drained(folder: Path) -> None:
         assert {one["verified"] for one in told["moves"]} == {True}
         assert {one["name"]: [one["place"]] for one in told["moves"]} == places
         _check_last_words(drained)
+
+
+def test_ctrl_c_at_a_terminal(folder: Path) -> None:
+    """Hosts that hear it, too, and die of it in the midst of their work."""
+    guests = {"g1": "a", "g2": "a"}
+    moves = [{"name": name, "source": "a", "destination": "b"} for name in guests]
+    plan = {"hosts": LOOPBACK, "migrations": moves, "bandwidth": "256KiB"}
+    with batch(folder, guests, **plan) as moved:
+        with moved.run() as run:
+            run.wait_for("2 running")
+            wait_until(lambda: len(moved.processes("migrate")) == 2, within_s=30)
+            os.killpg(run.process.pid, signal.SIGINT)
+            assert run.code(60) == 130
+            assert "ERROR" not in run.words
+        assert {row.state for row in moved.rows().values()} == {"cancelled"}
+        assert list(moved.places().values()) == [["a"], ["a"]]
 
 
 def _check_last_words(drained: Batch) -> None:

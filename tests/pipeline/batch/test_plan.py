@@ -72,6 +72,7 @@ def test_a_plan_and_its_moves(tmp_path: Path) -> None:
         ('destination: {start: [start, "{name}"], socket: "/tmp/{name}-{destination}.sock"}',
          "destination: here", None, "destination: found 'here', expected a mapping"),
         ("defaults:", "defaults:\n  security: 3", None, "security: found 3, expected a mapping"),
+        ("drain: a\n", "", None, None),
         ("drain: a", "failure-policy: never", 6, "failure-policy: found 'never'"),
     ],
 )  # fmt: skip
@@ -112,3 +113,13 @@ def test_between_machines_keys_are_needed(tmp_path: Path) -> None:
         load_plan(written(tmp_path, keyed))
     insecure = text.replace("defaults:", "defaults:\n  security: {insecure: true}")
     load_plan(written(tmp_path, insecure))
+
+
+def test_a_plan_that_moves_nobody(tmp_path: Path) -> None:
+    """A traceback for a file without its main key."""
+    path = written(tmp_path, "name: x\nhosts: {a: {}}\n")
+    with pytest.raises(ConfigError) as failed:
+        load_plan(path)
+    assert str(failed.value).startswith(f"{path}:1: ")
+    assert "expected migrations, or a host to drain" in str(failed.value)
+    assert "\n" not in str(failed.value)
