@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_ctrl_c_at_a_terminal(folder: Path) -> None:
     """Hosts that hear it, too, and die of it in the midst of their work."""
     guests = {"g1": "a", "g2": "a"}
     moves = [{"name": name, "source": "a", "destination": "b"} for name in guests]
-    plan = {"hosts": LOOPBACK, "migrations": moves, "bandwidth": "256KiB"}
+    plan: dict[str, Any] = {"hosts": LOOPBACK, "migrations": moves, "bandwidth": "256KiB"}
     with batch(folder, guests, **plan) as moved:
         with moved.run() as run:
             run.wait_for("2 running")
