@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.batch.moves import Move, bandwidth
 from pipeline.batch.plan import Plan
-from pipeline.batch.prediction import FULL_SPEED, RATIO, memory_rate, memory_to_send, seconds
+from pipeline.batch.prediction import WIRE_SPEED, memory_rate, memory_to_send, seconds
 from pipeline.batch.schedule import Scheduler, budgets
 from pipeline.batch.shares import Shares
 from pipeline.config.units import format_bytes
@@ -99,8 +99,7 @@ class _Virtual:
     """The clock, and what is under way by it."""
 
     def __init__(self, plan: Plan, moves: list[Move], cores: int | None, overhead_s: float) -> None:
-        wire = FULL_SPEED / RATIO["zlib"]
-        limit = link_limit(plan, lambda: wire)
+        limit = link_limit(plan, lambda: WIRE_SPEED)
         self._scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
         self._shares = Shares(budgets(plan))
         self._flights: dict[str, Flight] = {}

@@ -3,10 +3,10 @@ Pure."""
 
 from statistics import median
 
-from pipeline.batch.forecast import OVERHEAD_S, Forecast, forecast
+from pipeline.batch.forecast import Forecast, forecast
 from pipeline.batch.moves import Move
 from pipeline.batch.plan import Plan
-from pipeline.batch.prediction import FULL_SPEED, RATIO
+from pipeline.batch.prediction import WIRE_SPEED
 
 HELD_BACK = 0.8
 """Of its share of the link: who takes less is not held back by it."""
@@ -25,7 +25,7 @@ class Learning:
 
     def single_stream(self) -> float:
         """Bytes/s on the wire of one migration that no share holds back."""
-        return median(self._wire_rates) if self._wire_rates else FULL_SPEED / RATIO["zlib"]
+        return median(self._wire_rates) if self._wire_rates else WIRE_SPEED
 
     def rate(self, rate: float | None, share: float | None) -> None:
         """One has arrived that sent `rate` bytes/s, of the `share` of its link, if that has one."""
@@ -39,5 +39,5 @@ class Learning:
     def ahead(self, left: list[Move]) -> Forecast:
         """How long those take that are left; besides sending as long as those that have arrived."""
         if not self._overheads:
-            return forecast(self._plan, left[:AHEAD], cores=self._cores, overhead_s=OVERHEAD_S)
+            return forecast(self._plan, left[:AHEAD], cores=self._cores)
         return forecast(self._plan, left[:AHEAD], overhead_s=median(self._overheads))

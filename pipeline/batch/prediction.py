@@ -9,6 +9,8 @@ RATIO = {"none": 1.0, "lz4": 1.9, "zlib": 2.2, "zstd": 2.3, "auto": 2.3}
 (docs/performance.md)."""
 FULL_SPEED = 250 << 20
 """Bytes of memory a second of one migration that no link holds back: 2 cores for both ends."""
+WIRE_SPEED = FULL_SPEED / RATIO["zlib"]
+"""Bytes/s that such a migration has on the wire."""
 MOST_ROUNDS = 8.0
 """A guest that dirties as fast as it is sent is cut off by its downtime limit, or not at all."""
 

@@ -60,6 +60,7 @@ class Scheduler:
         self._ready: list[tuple[Key, str]] = []
         self._parked: defaultdict[str, list[tuple[Key, str]]] = defaultdict(list)
         self._freed: set[str] = set()
+        self._is_new = True
         self._failed_at: dict[str, str] = {}
         self._later: list[tuple[float, str, Move]] = []
         for number, move in enumerate(moves):
@@ -96,7 +97,8 @@ class Scheduler:
             if self._has_room:
                 self._freed.discard(host)
                 starts += self._unparked(host)
-        if not starts and not self.running:  # nobody makes room for those at the heads of queues
+        if not starts and not self.running and self._is_new:
+            self._is_new = False  # nobody makes room for those at the heads of queues
             starts = next(filter(None, (self._from(one, None) for one in self._queues)), [])
         return starts
 
@@ -163,6 +165,7 @@ class Scheduler:
         self._wake(move.source)
 
     def _wake(self, source: str) -> None:
+        self._is_new = True
         if queue := self._queues[source]:
             heapq.heappush(self._ready, (queue[0].key, source))
 

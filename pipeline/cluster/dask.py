@@ -29,6 +29,7 @@ from pipeline.records.processes import Process, maybe_process
 TOPIC = "pageferry"
 ENDS_A_HOST = 64
 """Tasks at the same time on one host: an end of a migration holds one until it is over."""
+NO_KEYS = "no keys for TLS: Dask's configuration names them, distributed.comm.tls"
 UP_S = 60.0
 ANSWER_S = 10.0
 """For an answer that is there to be fetched."""
@@ -191,7 +192,7 @@ def _connected(address: str) -> Client:
     except TypeError:  # of an address that begins with tls
         raise PlanError(
             ("scheduler",),
-            f"{address}: no keys for TLS: Dask's configuration names them, distributed.comm.tls",
+            f"{address}: {NO_KEYS}",
         ) from None
     except (OSError, TimeoutError, ValueError) as error:
         raise PlanError(("scheduler",), f"{address}: no scheduler there: {error}") from None

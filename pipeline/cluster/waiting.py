@@ -71,15 +71,12 @@ def has_come(folder: EndFolder) -> bool:
     except OSError:
         return False  # no end was ever begun
     destination = config.get("destination") or {}
-    if (path := destination.get("socket")) and _owner(path) is None:
+    guest, machine = destination.get("socket"), destination.get("qmp")
+    if not (path := guest or machine):
+        raise MigrationError("whether its memory came nobody can say: the destination left no word")
+    if _owner(path) is None:
         return False
-    if path:
-        return bool(guest_session(None, path))
-    if (path := destination.get("qmp")) and _owner(path) is None:
-        return False
-    if path:
-        return _machine_has_come(Path(path))
-    raise MigrationError("whether its memory came nobody can say: the destination left no word")
+    return bool(guest_session(None, path)) if guest else _machine_has_come(Path(path))
 
 
 def _machine_has_come(path: Path) -> bool:

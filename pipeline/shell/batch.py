@@ -11,7 +11,7 @@ from pipeline.config.environment import check_package
 from pipeline.result import write_out, write_whole
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.options import Quiet, ReportPath, help_where_alone
-from pipeline.shell.performing import check_report, check_writable
+from pipeline.shell.performing import check_output, check_report
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ def run(
     """
     check_package("batch run", "distributed")
     check_report(report)
-    for option, written in (("--json", json_path), ("--events", events)):
-        if written not in (None, "-"):
-            check_writable(option, Path(str(written)))
+    check_output("--json", json_path)
+    check_output("--events", events)
     from pipeline.cluster.running import Observer, run_batch
     from pipeline.logs import configure_logging
     from pipeline.shell.batch_display import display, table

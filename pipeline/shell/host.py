@@ -52,10 +52,10 @@ def _worker(name: str, scheduler: str) -> "Worker":
     from distributed import Worker
     from distributed.comm.addressing import get_local_address_for
 
-    from pipeline.cluster.dask import ENDS_A_HOST, resource
+    from pipeline.cluster.dask import ENDS_A_HOST, NO_KEYS, resource
 
     if scheduler.startswith("tls:") and not dask.config.get(KEYS, None):
-        raise ValueError(f"no keys for TLS: Dask's configuration names them, {KEYS}")
+        raise ValueError(NO_KEYS)
     dask.config.set({**QUIET, "temporary-directory": tempfile.gettempdir()})
     return Worker(
         scheduler,

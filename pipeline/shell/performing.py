@@ -127,8 +127,7 @@ def _report_end(result: Result, log_format: LogFormat) -> int:
 
 def _check_asked(asked: Asked) -> None:
     """ConfigError for what could not be written when the migration is over."""
-    if asked.json_path is not None and asked.json_path != "-":
-        check_writable("--json", Path(asked.json_path))
+    check_output("--json", asked.json_path)
     check_report(asked.report_path)
 
 
@@ -136,11 +135,16 @@ def check_report(path: str | None) -> None:
     """ConfigError where the page could not be drawn, or written."""
     if path is not None:
         check_package("--report", "matplotlib")
-        check_writable("--report", Path(path))
+        _check_writable("--report", Path(path))
 
 
-def check_writable(option: str, path: Path) -> None:
-    """ConfigError where no file can be written at the `path` that `option` names."""
+def check_output(option: str, path: str | None) -> None:
+    """ConfigError where no file can be written at the `path` that `option` names; - is stdout."""
+    if path is not None and path != "-":
+        _check_writable(option, Path(path))
+
+
+def _check_writable(option: str, path: Path) -> None:
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
         raise ConfigError(f"{option}: {path} cannot be written")
