@@ -68,7 +68,7 @@ def test_its_processors_have_less_time(folder: Path) -> None:
         assert shares[0] < 0.83
         throttle.release()
         throttle.release()
-        assert share(machine) > 0.5 * whole
+        wait_until(lambda: share(machine) > 0.5 * whole, within_s=20)  # others may be busy
         (thread,) = processors(machine)
         assert "pageferry" not in Path(f"/proc/{thread}/cgroup").read_text()
 
