@@ -1,11 +1,29 @@
-"""Files of UNIX sockets: whether somebody listens there, and their removal."""
+"""UNIX sockets: whether somebody listens at their files, who that is, and their removal."""
 
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, SocketKind, socket
+from socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, SocketKind, socket
+from typing import NamedTuple
 
 from protocol.errors import ConfigError
+
+_CREDENTIALS = struct.Struct("iii")
+
+
+class Credentials(NamedTuple):
+    """Of a process, when it made its socket; pid 0: one that this namespace does not have."""
+
+    pid: int
+    user: int
+    group: int
+
+
+def peer_of(connection: socket) -> Credentials:
+    """Who is at the other end, by the kernel's word: struct ucred of unix(7)."""
+    packed = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
+    return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 def check_free(path: Path, key: str, kind: SocketKind = SOCK_STREAM) -> None:

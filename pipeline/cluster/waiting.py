@@ -2,7 +2,6 @@
 
 import os
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -14,11 +13,11 @@ from pipeline.cluster.folder import EndFolder
 from pipeline.cluster.launching import LOOK_S, reap, start_for_itself
 from pipeline.leftovers.undo import guest_session
 from pipeline.monitor.client import MonitorClient
+from pipeline.unix_sockets import peer_of
 from protocol.errors import MigrationError
 
 CONNECT_S = 1.0
 """One that hangs may have its backlog full."""
-_CREDENTIALS = struct.Struct("iii")
 HAS_COME = {"running": True, "inmigrate": False, "prelaunch": False}
 """By the run state of a QEMU; of others nobody can say."""
 
@@ -58,8 +57,7 @@ def _owner(path: str) -> int | None:
         with socket.socket(socket.AF_UNIX, kind) as client, suppress(OSError):
             client.settimeout(CONNECT_S)
             client.connect(path)
-            told = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(told)[1])
+            return peer_of(client).user
     return None
 
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ from pathlib import Path
 from pipeline.guests import wire
 from pipeline.guests.conversation import ANSWER_S, Conversation
 from pipeline.records.processes import Process, maybe_process
+from pipeline.unix_sockets import peer_of
 from protocol.errors import GuestError, NoSuchGuest
 
 _END_S = 1.0
 _ROOT = Path(__file__).parents[2]
-_CREDENTIALS = struct.Struct("3i")
 
 
 class GuestProcess:
@@ -63,8 +62,7 @@ class GuestProcess:
             why = error.strerror or str(error)
             kind = GuestError if isinstance(error, TimeoutError | BlockingIOError) else NoSuchGuest
             raise kind(f"no guest answers at {path}: {why}") from None
-        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return cls(connection, _CREDENTIALS.unpack(told)[0], None, f"at {path}")
+        return cls(connection, peer_of(connection).pid, None, f"at {path}")
 
     @property
     def is_dead(self) -> bool:

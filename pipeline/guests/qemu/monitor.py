@@ -7,7 +7,6 @@ thread does, one at a time.
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from pipeline.records.processes import Process, maybe_process
+from pipeline.unix_sockets import peer_of
 from protocol.errors import GuestError, NoSuchGuest
 
 ANSWER_S = 10.0
@@ -26,7 +26,6 @@ GREETING_S = 5.0
 LOST = (QMPError, OSError, EOFError)
 """What the library raises when a connection ends, at once or when it is closed later."""
 ONE_CLIENT = "QEMU talks to one client at a time, and has one there (or is stopped): end that one"
-_CREDENTIALS = struct.Struct("iii")
 
 T = TypeVar("T")
 
@@ -180,8 +179,7 @@ def _connection(path: Path) -> socket.socket:
 
 def _peer(connection: socket.socket) -> Process:
     """Who listens there, or did when the socket was made."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid = _CREDENTIALS.unpack(packed)[0]
+    pid = peer_of(connection).pid
     process = maybe_process(pid) if pid else None
     if process is None or process.pid == os.getpid():
         raise GuestError("the process that made the socket is gone")
