@@ -17,6 +17,9 @@ WINDOW_BYTES = 16 << 20
 is not out is a stage that starves: with 8 frames a GiB by zstd took a seventh longer."""
 
 MAX_WINDOW = 4096
+REDOS = 3
+"""How often one frame goes again, before the migration fails."""
+
 MAX_ENDPOINTS = 255
 MAX_LANE = 511
 """A worker that takes the place of a lost one has a number of its own."""

@@ -156,13 +156,13 @@ class CompressWorker:
         job: SendJob,
         pages: Pages,
         nonzero: NDArray[np.bool_],
-        wanted: NDArray[np.bool_],
+        travels: NDArray[np.bool_],
         found: Found,
         hashes: Hashes | None,
     ) -> Batch:
         kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
         kinds[found.deltas] = PageKind.DELTA
-        unpacked: Buffer = self._buffer.gather(wanted & (kinds == PageKind.DATA))
+        unpacked: Buffer = self._buffer.gather(travels & (kinds == PageKind.DATA))
         if found.section:
             unpacked = b"".join((unpacked, found.section))
         codec, payload = compress(job.codec, unpacked, job.level)
@@ -173,9 +173,9 @@ class CompressWorker:
             round_no=job.round_no,
             block=job.block,
             codec=codec,
-            pages=pages[wanted],
-            kinds=kinds[wanted],
-            hashes=None if hashes is None else hashes[wanted & nonzero],
+            pages=pages[travels],
+            kinds=kinds[travels],
+            hashes=None if hashes is None else hashes[travels & nonzero],
             payload=payload,
             delta_bytes=len(found.section),
         )
@@ -187,7 +187,7 @@ class CompressWorker:
         """
         began = monotonic_ns()
         self._wait_for_limit(len(head) + len(payload), began)
-        while not self._lanes.has_sent(lane, [head, payload]):
+        while not self._lanes.try_send(lane, [head, payload]):
             way = (self._lanes.socket(lane), zmq.POLLOUT)
             self._lanes.mend(self._link.wait(way, timeout_ms=LOOK_MS))
         return monotonic_ns() - began

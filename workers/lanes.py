@@ -73,7 +73,7 @@ class Lanes:
         """The connection of a lane, to wait until it takes a frame."""
         return self._lane(lane).socket
 
-    def has_sent(self, lane: int, parts: Sequence[Buffer]) -> bool:
+    def try_send(self, lane: int, parts: Sequence[Buffer]) -> bool:
         """Hand a frame to the connection of a lane; False where it takes none now.
 
         Unreachable when it does not stand in time; the next frame tries anew.

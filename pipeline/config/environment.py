@@ -27,7 +27,7 @@ def check_environment(config: Config, *, source: bool, destination: bool) -> Non
     check_codec(config.effective_codec)
     is_qemu, waits = isinstance(config.guest, QemuGuest), config.destination.qmp is not None
     if is_qemu or waits:
-        check_package("kind: qemu", "qemu.qmp")
+        check_packages("kind: qemu", "qemu.qmp")
     if source and destination and is_qemu != waits:
         raise ConfigError(
             f"destination.qmp: {'found' if waits else 'found none'}, expected"
@@ -124,19 +124,24 @@ def _allow_open_files(config: Config) -> None:
 def check_codec(codec: str) -> None:
     """ConfigError where the package that `codec` needs is not installed."""
     if (package := missing_package(codec)) is not None:
-        raise _needs(f"codec: {codec}", package)
+        raise _needs(f"codec: {codec}", [package])
 
 
-def check_package(what: str, package: str) -> None:
-    """ConfigError, where `what` needs a package that is not installed."""
+def check_packages(what: str, *packages: str) -> None:
+    """ConfigError, where `what` needs packages that are not installed."""
+    if missing := [package for package in packages if not _is_installed(package)]:
+        raise _needs(what, missing)
+
+
+def _is_installed(package: str) -> bool:
     with suppress(ModuleNotFoundError):  # of a package in none
-        if find_spec(package) is not None:
-            return
-    raise _needs(what, package)
+        return find_spec(package) is not None
+    return False
 
 
-def _needs(what: str, package: str) -> ConfigError:
-    return ConfigError(f"{what} needs the package {package}: pip install {package}")
+def _needs(what: str, packages: list[str]) -> ConfigError:
+    named = f"package{'s' * (len(packages) > 1)} {', '.join(packages)}"
+    return ConfigError(f"{what} needs the {named}: pip install {' '.join(packages)}")
 
 
 def _check_guest(guest: FileGuest) -> None:

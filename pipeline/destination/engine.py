@@ -1,7 +1,7 @@
 """What the destination has open while a guest arrives.
 
 `listen` and `prepare` make everything, `close` ends everything; between them the pump hears
-and the arrival fills memory.
+and the intake fills memory.
 """
 
 import os
@@ -12,7 +12,7 @@ import zmq
 
 from pipeline.config.model import Parameters
 from pipeline.control_link import ControlLink
-from pipeline.destination.arrival import Arrival
+from pipeline.destination.intake import Intake
 from pipeline.destination.landing import Landing
 from pipeline.destination.pump import IncomingPump
 from pipeline.destination.reassembly import Reassembly
@@ -39,7 +39,7 @@ class IncomingEngine:
     ConfigError from the constructor where `uri` cannot be listened at.
     """
 
-    arrival: Arrival | None = None
+    intake: Intake | None = None
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class IncomingEngine:
         self._keys = keys
         check_descriptors(ZMQ_DESCRIPTORS)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._fds: list[int] = []
+        self._expected_fd: int | None = None
         self._workers = 0
         self._pool: Pool | None = None
         self._reassembly: Reassembly | None = None
@@ -91,18 +91,18 @@ class IncomingEngine:
             check_free(Path(path), "uri")
         self._reassembly = Reassembly(landings, limits, window, workers, expected)
         self._pool = Pool(self._context, "decompress")
-        self.arrival = Arrival(self._pool, landings, self._reassembly, expected)
+        self.intake = Intake(self._pool, landings, self._reassembly, expected)
         self._start(self._pool, workers, limits, blocks, self._reassembly.fd)
-        endpoints = self.arrival.open()
-        self.pump.watch(self.arrival)
+        endpoints = self.intake.open()
+        self.pump.watch(self.intake)
         self.link.send(c.Welcome(endpoints=endpoints, window=window, codecs=available()))
 
     def _expected(
         self, block_pages: tuple[int, ...], disks: Sequence[ArrivingDisk]
     ) -> list[Hashes]:
         """What the source says it sent: nothing yet, so that all is zero, or as in a base."""
-        self._fds.append(shared_memory("expected", 8 * sum(block_pages)))
-        tables = page_hashes(self._fds[0], block_pages)
+        self._expected_fd = shared_memory("expected", 8 * sum(block_pages))
+        tables = page_hashes(self._expected_fd, block_pages)
         for table in tables:
             table[:] = ZERO_HASH
         for table, disk in zip(tables[len(tables) - len(disks) :], disks, strict=True):
@@ -113,6 +113,7 @@ class IncomingEngine:
     def _start(
         self, pool: Pool, workers: int, limits: FrameLimits, blocks: list[GuestBlock], slots: int
     ) -> None:
+        hashes = self._expected_fd
         pool.start(
             workers,
             decompress_worker,
@@ -122,7 +123,7 @@ class IncomingEngine:
                 limits=limits,
                 slots=PassedFd(slots),
                 memory=tuple(PassedFd(block.fd) for block in blocks),
-                hashes=PassedFd(self._fds[0]) if self._fds else None,
+                hashes=None if hashes is None else PassedFd(hashes),
                 keys=self._keys,
             ),
             self.pump.hear_and_tick,
@@ -136,9 +137,10 @@ class IncomingEngine:
                 remove_socket(self._uri.data_endpoint(worker))
         if self._reassembly is not None:
             self._reassembly.close()
-        self.arrival = self._reassembly = None  # whoever still knows us keeps no memory mapped
+        self.intake = self._reassembly = None  # whoever still knows us keeps no memory mapped
         self.pump.forget()
         self.link.close()
         self._context.destroy()
-        while self._fds:
-            os.close(self._fds.pop())
+        if self._expected_fd is not None:
+            os.close(self._expected_fd)
+            self._expected_fd = None

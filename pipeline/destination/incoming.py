@@ -9,8 +9,8 @@ import structlog
 from pipeline.config.adjustable import Adjustable
 from pipeline.config.links import check_host, server_keys, warn_without_keys
 from pipeline.config.model import Config
-from pipeline.destination.arrivals import check_guest, guest_maker
 from pipeline.destination.arriving_disks import disk_maker
+from pipeline.destination.arriving_guest import check_guest, guest_maker
 from pipeline.destination.receiver import Receiver
 from pipeline.destination.report import progress_of, result_of
 from pipeline.guests.base import ArrivingGuest

@@ -1,6 +1,6 @@
 """The destination's ears: one poll over control connection and workers, and the clock's ticks.
 
-Hands what the workers say to the arrival and keeps what the source says until the receiver
+Hands what the workers say to the intake and keeps what the source says until the receiver
 looks. Decides nothing.
 """
 
@@ -15,7 +15,7 @@ import zmq
 
 from pipeline.control_link import ControlLink
 from pipeline.destination.acknowledgement import IDLE_MS, Acknowledgement
-from pipeline.destination.arrival import Arrival
+from pipeline.destination.intake import Intake
 from pipeline.destination.turned_away import TurnedAwayWords
 from pipeline.signals import Flag
 from protocol import control as c
@@ -42,7 +42,7 @@ class IncomingPump:
         self._link = link
         self._cancel = cancel
         self._on_tick = on_tick
-        self._arrival: Arrival | None = None
+        self._intake: Intake | None = None
         self._acknowledgement = Acknowledgement()
         self._checked_ns = 0
         self._poller = zmq.Poller()
@@ -58,15 +58,15 @@ class IncomingPump:
         self.settled = False
         """The source has on record whose the guest is: it will not ask."""
 
-    def watch(self, arrival: Arrival) -> None:
+    def watch(self, intake: Intake) -> None:
         """From now on frames arrive: hear the workers, and notice when one ends."""
-        self._arrival = arrival
-        for source in (arrival.pool.socket, arrival.pool.ended):
+        self._intake = intake
+        for source in (intake.pool.socket, intake.pool.ended):
             self._poller.register(source, zmq.POLLIN)
 
     def forget(self) -> None:
         """It is over: let go of the memory that frames arrived in."""
-        self._arrival = None
+        self._intake = None
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Turn until `until` holds; the errors of workers, peer and user come out here."""
@@ -93,15 +93,15 @@ class IncomingPump:
             os.close(done)
 
     def _turn(self) -> None:
-        arrival, wait_ms = self._arrival, POLL_MS
-        if arrival is not None and not self.committed:
-            arrival.ask_idle()
-            pending = self._acknowledgement.is_pending(arrival.reassembly.applied)
+        intake, wait_ms = self._intake, POLL_MS
+        if intake is not None and not self.committed:
+            intake.ask_idle()
+            pending = self._acknowledgement.is_pending(intake.reassembly.applied)
             wait_ms = IDLE_MS if pending and self._is_applying else POLL_MS
         ready = dict(self._poller.poll(wait_ms))
-        if arrival is not None and not self.committed:
-            self._hear_workers(arrival, ready)
-            self._acknowledge(arrival, idle=not ready)
+        if intake is not None and not self.committed:
+            self._hear_workers(intake, ready)
+            self._acknowledge(intake, idle=not ready)
         if self._link.is_in(ready):
             self._hear_link()
         self._tick()
@@ -117,15 +117,15 @@ class IncomingPump:
             self._tick()
         self._tell(self._link.turned_away)
 
-    def _hear_workers(self, arrival: Arrival, ready: Mapping[object, int]) -> None:
-        with arrival.pool.together():
-            for worker, message in arrival.pool.receive():
-                arrival.hear(worker, message)
-        self._tell(arrival.turned_away)
+    def _hear_workers(self, intake: Intake, ready: Mapping[object, int]) -> None:
+        with intake.pool.together():
+            for worker, message in intake.pool.receive():
+                intake.hear(worker, message)
+        self._tell(intake.turned_away)
         now_ns = monotonic_ns()
-        if arrival.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
+        if intake.pool.ended in ready or now_ns - self._checked_ns >= CHECK_NS:
             self._checked_ns = now_ns
-            arrival.check_workers(now_ns, lambda: self._link.beat(monotonic_ns()))
+            intake.check_workers(now_ns, lambda: self._link.beat(monotonic_ns()))
 
     def _tell(self, turned_away: deque[TurnedAway]) -> None:
         """Log who was not let in."""
@@ -145,28 +145,28 @@ class IncomingPump:
     def _is_applying(self) -> bool:
         return self._link.session.stage in APPLYING
 
-    def _acknowledge(self, arrival: Arrival, *, idle: bool) -> None:
+    def _acknowledge(self, intake: Intake, *, idle: bool) -> None:
         """Tell the source how far memory is: every few frames, or when nothing more comes."""
-        now_ns, applied = monotonic_ns(), arrival.reassembly.applied
+        now_ns, applied = monotonic_ns(), intake.reassembly.applied
         due = self._acknowledgement.is_due(applied, now_ns, idle=idle)
         if not self._is_applying:
             return
-        while arrival.unsaid:
-            self._link.send(arrival.unsaid.popleft())
+        while intake.unsaid:
+            self._link.send(intake.unsaid.popleft())
         if due:
             self._acknowledgement.told(applied, now_ns)
-            self._link.send(arrival.applied())
+            self._link.send(intake.applied())
 
     def _hear_peer(self, message: c.AnyMessage) -> None:
         match message:
             case c.Hello():
                 self.hello = message
             case c.Holes():
-                assert self._arrival is not None, "the session lets no holes in before"
-                self._arrival.clear(message)
+                assert self._intake is not None, "the session lets no holes in before"
+                self._intake.clear(message)
             case c.RoundStart():
-                assert self._arrival is not None, "the session lets no round begin before"
-                self._arrival.start_round(message)
+                assert self._intake is not None, "the session lets no round begin before"
+                self._intake.start_round(message)
                 self.on_round()
             case c.Verify():
                 self.verify = message
@@ -183,8 +183,8 @@ class IncomingPump:
 
     def _commit(self) -> None:
         """Neither a cancel nor a worker's end decides any more, now that the guest is ours."""
-        if self._arrival is not None:
-            for source in (self._arrival.pool.socket, self._arrival.pool.ended):
+        if self._intake is not None:
+            for source in (self._intake.pool.socket, self._intake.pool.ended):
                 self._poller.unregister(source)
         self.committed = True
 

@@ -87,8 +87,8 @@ class Reassembly:
 
     def _land(self, batch: Arrived) -> Pages:
         self.round_no = batch.round_no
-        self.landed_pages += len(batch.pages) // 4
         pages = np.frombuffer(batch.pages, np.uint32)
+        self.landed_pages += len(pages)
         kinds = np.frombuffer(batch.kinds, np.uint8)
         if self._expected is not None:
             _note_hashes(self._expected[batch.block], batch, pages, kinds)

@@ -102,12 +102,12 @@ class Receiver:
 
     def _verify(self, question: c.Verify) -> None:
         """Compare all memory with what was sent, and tell the source which pages differ."""
-        pump, link, arrival = self.engine.pump, self.engine.link, self.engine.arrival
-        assert arrival is not None, "prepared before memory is taken"
-        pump.wait(lambda: arrival.reassembly.applied >= question.last_seq)
-        arrival.compare(question.digests)
-        pump.wait(lambda: arrival.all_compared)
-        wrong = arrival.mismatches()
+        pump, link, intake = self.engine.pump, self.engine.link, self.engine.intake
+        assert intake is not None, "prepared before memory is taken"
+        pump.wait(lambda: intake.reassembly.applied >= question.last_seq)
+        intake.compare(question.digests)
+        pump.wait(lambda: intake.all_compared)
+        wrong = intake.mismatches()
         for block, pages in wrong:
             for start in range(0, len(pages), PAGES_A_MESSAGE):
                 piece = pages[start : start + PAGES_A_MESSAGE].astype("<u4").tobytes()

@@ -1,6 +1,6 @@
 """Makes progress reports and the result of what has come to the destination."""
 
-from pipeline.destination.arrival import Arrival
+from pipeline.destination.intake import Intake
 from pipeline.destination.receiver import Receiver
 from pipeline.progress import Counts, Progress
 from pipeline.result import GuestAlive, Ram, Result, verified
@@ -11,19 +11,19 @@ from protocol.status import Status, StatusMachine
 
 def progress_of(receiver: Receiver, status: StatusMachine, timeline: Timeline) -> Progress:
     """What has arrived; how much is still to come only the source knows."""
-    elapsed_s, arrival = timeline.elapsed_ms() / 1e3, receiver.engine.arrival
-    if arrival is None:
+    elapsed_s, intake = timeline.elapsed_ms() / 1e3, receiver.engine.intake
+    if intake is None:
         return Progress(status.status, elapsed_s)
-    memory = arrival.reassembly
+    memory = intake.reassembly
     received = memory.landed_pages * PAGE_BYTES
-    counts = _counts(receiver, arrival)
+    counts = _counts(receiver, intake)
     return Progress(status.status, elapsed_s, memory.round_no, received=received, counts=counts)
 
 
-def _counts(receiver: Receiver, arrival: Arrival) -> Counts:
-    applied = arrival.applied()
+def _counts(receiver: Receiver, intake: Intake) -> Counts:
+    applied = intake.applied()
     busy_s = {"decompress": applied.decompress_ns / 1e9, "write": applied.write_ns / 1e9}
-    workers = {"decompress": len(arrival.pool.workers)}
+    workers = {"decompress": len(intake.pool.workers)}
     return Counts(_memory_bytes(receiver), workers=workers, busy_s=busy_s)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from pipeline.config.environment import check_package
+from pipeline.config.environment import check_packages
 from pipeline.result import write_out, write_whole
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.shell.options import Quiet, ReportPath, help_where_alone
@@ -44,7 +44,7 @@ def plan(path: PlanPath, json_path: Json = None) -> int:
 
     loaded, moves = load_plan(path)
     if not loaded.is_embedded:
-        check_package("scheduler", "distributed")
+        check_packages("scheduler", "distributed")
         from pipeline.cluster.dask import check_scheduler
 
         with located(path):
@@ -84,7 +84,7 @@ def run(
     pageferry batch run configs/batch/embedded.yaml --report drain.html
     pageferry batch run configs/batch/embedded.yaml --resume
     """
-    check_package("batch run", "distributed")
+    check_packages("batch run", "distributed", "cryptography")
     check_report(report)
     check_output("--json", json_path)
     check_output("--events", events)

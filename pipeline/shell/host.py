@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.config.environment import check_package
+from pipeline.config.environment import check_packages
 from pipeline.shell.folders import own_temporary_folder
 from pipeline.signals import SIGNALS
 from protocol.errors import ConfigError
@@ -38,7 +38,7 @@ def host(
     \b
     pageferry host rack7-a --scheduler tls://192.0.2.1:8786
     """
-    check_package("host", "distributed")
+    check_packages("host", "distributed")
     try:
         with own_temporary_folder():
             asyncio.run(_serve(name, scheduler))

@@ -27,7 +27,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError:
     raise ConfigError(
-        "--metrics: needs prometheus-client, found none: pip install pageferry[metrics]"
+        "--metrics needs the package prometheus-client: pip install prometheus-client"
     ) from None
 
 from pipeline.shell.metrics_server import MetricsServer

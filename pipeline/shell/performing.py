@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline.config.environment import check_package
+from pipeline.config.environment import check_packages
 from pipeline.progress import Observer, Progress
 from pipeline.records.store import make_state_folder
 from pipeline.result import Result, encode_result, exit_code, why_not_good, write_out, write_whole
@@ -134,7 +134,7 @@ def _check_asked(asked: Asked) -> None:
 def check_report(path: str | None) -> None:
     """ConfigError where the page could not be drawn, or written."""
     if path is not None:
-        check_package("--report", "matplotlib")
+        check_packages("--report", "matplotlib")
         _check_writable("--report", Path(path))
 
 

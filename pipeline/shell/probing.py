@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.config.model import Config
 from pipeline.config.units import format_bytes
-from pipeline.destination.arrivals import check_guest
+from pipeline.destination.arriving_guest import check_guest
 from pipeline.source.probe import Probe, probe
 from protocol.errors import ConfigError, GuestError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.config.environment import check_package
+from pipeline.config.environment import check_packages
 from pipeline.result import write_out
 from pipeline.shell.options import Quiet
 from protocol.errors import ConfigError
@@ -28,8 +28,7 @@ def tune(
     pageferry tune configs/experiments/level-threads.yaml --out /tmp/levels
     pageferry tune configs/experiments/level-threads.yaml --out /tmp/levels --resume
     """
-    for package in ("optuna", "polars"):
-        check_package("tune", package)
+    check_packages("tune", "optuna", "polars", "matplotlib")
     from pipeline.laboratory.tuner import tune as tune_here
 
     if not experiment.is_file():

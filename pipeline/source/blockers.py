@@ -1,8 +1,5 @@
 """Reasons for which a guest must not migrate now."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class Blockers:
     """Who has one keeps the guest here until it lets go; the newest one's reason is told."""
@@ -17,15 +14,6 @@ class Blockers:
     def remove(self, reason: str) -> None:
         """Let go of what was added for `reason`; ValueError where it was not."""
         self._reasons.remove(reason)
-
-    @contextmanager
-    def blocked(self, reason: str) -> Iterator[None]:
-        """Block while this lasts."""
-        self.add(reason)
-        try:
-            yield
-        finally:
-            self.remove(reason)
 
     @property
     def newest(self) -> str | None:

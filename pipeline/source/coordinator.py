@@ -87,7 +87,7 @@ class Coordinator:
             self._guest.tell_session(self.engine.session_id.hex())
             self.engine.set_up()
             self._status.change(Status.SETUP, Status.ACTIVE)
-            self._guest.statistics()
+            self._guest.statistics()  # they count from here on
             self._send_rounds()
             self._switch_over()
         except Exception as error:  # whatever it is, the guest has to run again

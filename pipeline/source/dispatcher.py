@@ -15,15 +15,13 @@ from pipeline.source.codec_choice import Choice, Codecs
 from pipeline.source.dirty import Planned
 from pipeline.source.scans import Scans
 from protocol.errors import RemoteProtocolError
+from protocol.limits import REDOS
 from workers.messages import ScanJob, Scanned, SendJob, Sent, Unsent
 from workers.pages import Pages
 from workers.pool import Pool
 
 CREDIT = 6
 """Jobs that a worker may hold: it has some at hand while it tells of those that are done."""
-
-REDOS = 3
-"""How often one seq is given out anew, before the migration fails."""
 
 
 @dataclass
@@ -119,10 +117,11 @@ class Dispatcher:
     def feed(self) -> None:
         """Give out what credit and window allow: what is redone, then batches, then scans."""
         with self._pool.together():
-            while self._credit and self._has_given_one():
+            while self._credit and self._give_one():
                 pass
 
-    def _has_given_one(self) -> bool:
+    def _give_one(self) -> bool:
+        """False where there is nothing to give."""
         if self._redo:
             self._give_again(self._redo.popleft())
         elif self._next_batch is not None and self.last_seq - self.applied < self._window:

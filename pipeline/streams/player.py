@@ -26,7 +26,7 @@ from protocol.errors import (
 )
 from protocol.frame_opening import maybe_seq
 from protocol.frames import encode_hello
-from protocol.limits import REASON_CHARS
+from protocol.limits import REASON_CHARS, REDOS
 from protocol.session import Stage
 from protocol.stream import Kind, Record
 from protocol.uri import Uri
@@ -36,8 +36,6 @@ POLL_MS = 50
 HIGH_WATER = 4
 COMMIT_SECONDS = 60.0
 LINGER_MS = 500
-REDOS = 3
-"""As a source does."""
 
 Answer = TypeVar("Answer", bound=c.Message)
 Socket = zmq.Socket[bytes]

@@ -50,10 +50,10 @@ class Killer:
 
     def pool(self, coordinator: Coordinator) -> Pool | None:
         """The workers, once there are some."""
-        arrival = self._there.receiver.engine.arrival
+        intake = self._there.receiver.engine.intake
         if self._stage == "compress":
             return coordinator.engine.pool
-        return arrival.pool if arrival else None
+        return intake.pool if intake else None
 
     def kill(self, pool: Pool, worker: int) -> None:
         """Kill one that is up."""

@@ -10,12 +10,11 @@ import numpy as np
 import xxhash
 
 from pipeline.source.dirty import DirtyMap
-from pipeline.source.dispatcher import REDOS
 from protocol import control as c
 from protocol.commit import Step
 from protocol.digest import page_seed
 from protocol.frames import Batch, PageKind
-from protocol.limits import PAGE_BYTES
+from protocol.limits import PAGE_BYTES, REDOS
 from protocol.session import Role
 from tests.simulation.disk import Disk
 from tests.simulation.guest import Guest
@@ -28,7 +27,7 @@ Content = dict[int, int]
 
 
 class Truth:
-    """The invariants of DESIGN section 3; `broken` holds what was seen to be wrong."""
+    """The invariants of a migration; `broken` holds what was seen to be wrong."""
 
     def __init__(self, story: Story, disk: Disk, source: Guest, destination: Guest) -> None:
         self._story = story

@@ -45,6 +45,7 @@ def test_every_way_to_track_and_to_verify(folder: Path, tracker: str, verify: st
     assert counts.cache_size == 32 * MIB
     assert counts.bytes < counts.pages * 200
     later = [one for one in here.rounds[2:] if one.pages > 100]
+    assert later
     assert all(one.wire_bytes < one.pages * 4096 // 10 for one in later), later
 
 

@@ -267,8 +267,8 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.delitem(sys.modules, "pipeline.shell.metrics")
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     told = complaint(capsys, tmp_path / "c.yaml", "0")
-    assert told.startswith("pageferry: --metrics: ")
-    assert "pip install pageferry[metrics]\n" in told
+    assert told.startswith("pageferry: --metrics needs the package ")
+    assert "pip install prometheus-client\n" in told
 
 
 def test_no_scrape_is_cut_short_by_the_end() -> None:

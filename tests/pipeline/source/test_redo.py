@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.source.codec_choice import RAW, FixedCodec
-from pipeline.source.dispatcher import CREDIT, REDOS, Dispatcher
+from pipeline.source.dispatcher import CREDIT, Dispatcher
+from protocol.limits import REDOS
 from tests.pipeline.source.test_dispatcher import RecordingPool, batches
 from workers.messages import Scanned, SendJob, Sent, ToWorker, Unsent
 from workers.pages import Pages

@@ -21,7 +21,7 @@ from workers.pages import Hashes, Pages
 from workers.pool import Pool
 
 
-class Arrival:
+class Intake:
     """Memory that fills. `expected` is None, and nothing read back, without full verification."""
 
     def __init__(

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.config.environment import check_codec
-from pipeline.config.model import Config
+from pipeline.config.model import Config, Destination
 from pipeline.destination.places import make_place
 from pipeline.guests.base import ArrivingGuest
 from pipeline.guests.file import FileArrival
@@ -31,32 +31,11 @@ TABLE_BYTES_A_PAGE = 16
 
 def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGuest]:
     """What makes it: given the hello, and the record for what that does to others."""
-    path, socket, qmp = config.destination.path, config.destination.socket, config.destination.qmp
+    wanted = config.destination
 
     def make(hello: Hello, record: SessionRecord) -> ArrivingGuest:
-        expected = config.destination.name
-        if expected not in (None, hello.name):
-            raise GuestError(f"guest {hello.name} comes, here {expected} is waited for")
-        check_codec(hello.codec)
-        if (hello.kind == "qemu") != (qmp is not None):
-            if qmp is not None:
-                raise GuestError(f"a QEMU at {qmp} waits here for a guest of kind {hello.kind}")
-            raise GuestError(f"a guest of kind {hello.kind} comes: destination.qmp names none here")
-        if socket is not None and hello.kind != "synthetic":
-            raise GuestError(f"a synthetic guest waits at {socket}, one of kind {hello.kind} comes")
-        if qmp is None and socket is None:
-            _check_room(hello, path)
-        _check_tables(hello)
-        if qmp is not None:
-            guest: ArrivingGuest = _qemu(qmp, hello, record)
-        elif socket is not None:
-            process = process_at(socket)
-            clear_way(lambda earlier: earlier.guest == process)
-            guest = _attached(socket, hello, record)
-        else:
-            if path is not None:
-                make_place(path, record)
-            guest = _land(hello, path)
+        _check_wanted(wanted, hello)
+        guest, socket = _made(wanted, hello, record), wanted.socket
         try:
             record.name_guest(guest.process, None if socket is None else str(socket.absolute()))
         except MigrationError:
@@ -67,7 +46,36 @@ def guest_maker(config: Config) -> Callable[[Hello, SessionRecord], ArrivingGues
     return make
 
 
+def _check_wanted(wanted: Destination, hello: Hello) -> None:
+    """GuestError where another guest comes than is waited for, or there is no room for it."""
+    socket, qmp = wanted.socket, wanted.qmp
+    if wanted.name not in (None, hello.name):
+        raise GuestError(f"guest {hello.name} comes, here {wanted.name} is waited for")
+    check_codec(hello.codec)
+    if qmp is not None and hello.kind != "qemu":
+        raise GuestError(f"a QEMU at {qmp} waits here for a guest of kind {hello.kind}")
+    if qmp is None and hello.kind == "qemu":
+        raise GuestError(f"a guest of kind {hello.kind} comes: destination.qmp names none here")
+    if socket is not None and hello.kind != "synthetic":
+        raise GuestError(f"a synthetic guest waits at {socket}, one of kind {hello.kind} comes")
+    if qmp is None and socket is None:
+        _check_room(hello, wanted.path)
+    _check_tables(hello)
+
+
+def _made(wanted: Destination, hello: Hello, record: SessionRecord) -> ArrivingGuest:
+    if wanted.qmp is not None:
+        return _qemu(wanted.qmp, hello, record)
+    if wanted.socket is not None:
+        return _attached(wanted.socket, hello, record)
+    if wanted.path is not None:
+        make_place(wanted.path, record)
+    return _land(hello, wanted.path)
+
+
 def _attached(socket: Path, hello: Hello, record: SessionRecord) -> SyntheticArrival:
+    process = process_at(socket)
+    clear_way(lambda earlier: earlier.guest == process)
     guest = SyntheticArrival.attach(socket, hello.blocks)
     guest.tell_session(record.record.session)
     return guest
