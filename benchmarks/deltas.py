@@ -3,7 +3,7 @@
     python benchmarks/deltas.py [--memory 512MiB] [--repeat 3] [--codec zstd] [--json PATH]
 
 The guest writes 64 bytes into each of 25,600 pages a second of its working set; both kinds of run
-take turns. Told of the rounds behind the second one: bytes on the wire for a page, pages a second.
+take turns. Told of the rounds after the second one: bytes on the wire for a page, pages a second.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def move(options: argparse.Namespace, folder: Path, *, xbzrle: bool) -> dict[str
 
 
 def later_rounds(result: dict[str, Any]) -> tuple[float, float]:
-    """Bytes on the wire for a page, and pages a second, of the rounds behind the second one."""
+    """Bytes on the wire for a page, and pages a second, of the rounds after the second one."""
     rounds = result["rounds"][2:-1]
     if not rounds:
         raise RunError("it took too few rounds: a lower downtime limit has more")

@@ -71,7 +71,7 @@ def every_so_often(tell: Callable[[], None]) -> Callable[[int], None]:
 def and_every_so_often(
     tick: Callable[[int], None], look: Callable[[], None]
 ) -> Callable[[int], None]:
-    """`tick`, and behind it `look`, as `every_so_often`."""
+    """`tick`, and then `look`, as `every_so_often`."""
     look_now_and_then = every_so_often(look)
 
     def both(now_ns: int) -> None:

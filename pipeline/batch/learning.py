@@ -33,7 +33,7 @@ class Learning:
             self._wire_rates.append(rate)
 
     def overhead(self, took_s: float, sent_s: float) -> None:
-        """One has arrived `took_s` behind its begin, and was sending for `sent_s` of these."""
+        """One has arrived `took_s` after its begin, and was sending for `sent_s` of these."""
         self._overheads.append(max(0.0, took_s - sent_s))
 
     def ahead(self, left: list[Move]) -> Forecast:

@@ -46,7 +46,7 @@ OURS = ("name", "uri")
 
 
 class PlanError(ConfigError):
-    """A mistake in the key at the end of `keys` of a plan, that was found behind its loading."""
+    """A mistake in the key at the end of `keys` of a plan, that was found after its loading."""
 
     def __init__(self, keys: tuple[object, ...], text: str) -> None:
         super().__init__(text)

@@ -58,5 +58,5 @@ def may_retry(reason: str, tries: int, most: int, not_on: Sequence[str]) -> bool
 
 
 def backoff_s(tries: int, first_s: float, factor: float) -> float:
-    """How long it rests behind its try number `tries`, from 1 on."""
+    """How long it rests after its try number `tries`, from 1 on."""
     return first_s * factor ** (tries - 1)

@@ -6,7 +6,7 @@ Its file has the same rules as a configuration: unknown keys and wrong types are
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.fields import Between, FilePath, Rate, Size
 from pipeline.config.model import Section
@@ -18,6 +18,12 @@ Seconds = Annotated[float, Between(0.1, 1e7)]
 Count = Annotated[int, Between(1, 1_000_000)]
 OfHost = Annotated[int, Between(1, 30)]
 """A host's worker has 64 places: two of these, and what is asked meanwhile."""
+Names = Annotated[
+    tuple[Name, ...],
+    Field(strict=False),
+    BeforeValidator(lambda found: (found,) if isinstance(found, str) else found),
+]
+"""One may stand there alone, without a list."""
 KEY_CHARACTERS = 40
 EMBEDDED = "embedded"
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
@@ -46,12 +52,7 @@ class Migration(Guest):
     """A guest, where it is, and where it may go: one host, or several of which one is chosen."""
 
     source: Name
-    destination: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
-
-    @field_validator("destination", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    destination: Annotated[Names, Field(min_length=1)]
 
 
 class Host(Section):
@@ -86,8 +87,8 @@ class Limits(Section):
 
 
 class Retries(Section):
-    """How often one that failed is tried again, `backoff` seconds behind the first failure and
-    `factor` times as many behind each other; not where its reason has one of `not_on` in it."""
+    """How often one that failed is tried again, `backoff` seconds after the first failure and
+    each time `factor` times as long; not where its reason has one of `not_on` in it."""
 
     most: Annotated[int, Between(0, 100)] = 3
     backoff: Seconds = 20
@@ -130,7 +131,7 @@ class Plan(Section):
     name: Name = "batch"
     hosts: Annotated[dict[Name, Host], Field(min_length=1)]
     migrations: Annotated[tuple[Migration, ...], Field(strict=False)] = ()
-    drain: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    drain: Names = ()
     defaults: Annotated[dict[str, Any], Field(default_factory=dict)]
     limits: Limits = Limits()
     bandwidth: Rate = 0
@@ -142,11 +143,6 @@ class Plan(Section):
     window: Window | None = None
     hooks: Hooks = Hooks()
     scheduler: Annotated[str, Field(min_length=1)] = EMBEDDED
-
-    @field_validator("drain", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _moves_something(self) -> "Plan":

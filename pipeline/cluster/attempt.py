@@ -83,7 +83,7 @@ class Attempt:
         )
 
     def hook_after(self) -> tuple[str, ...] | None:
-        """The command behind it all."""
+        """The command after it all."""
         return _said(self.move.hooks.after, self.words())
 
     def _config(self, plan: Plan, role: Role) -> dict[str, Any]:

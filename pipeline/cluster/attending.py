@@ -22,7 +22,7 @@ END_S = 30.0
 """For an end that was told to stop: one past its commit waits so long for the answer."""
 CANCELLED = "cancelled by the user"
 GIVE_UP_S = 20.0
-"""For a destination to end behind its source."""
+"""For a destination to end after its source."""
 
 
 class Attending:

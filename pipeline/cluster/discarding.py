@@ -1,4 +1,4 @@
-"""What an attempt leaves at its destination is put away there, behind it; and what older ones left
+"""What an attempt leaves at its destination is put away there, after it; and what older ones left
 that nobody has put away yet."""
 
 from collections.abc import Callable

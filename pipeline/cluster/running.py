@@ -79,6 +79,10 @@ def _check(
         raise PlanError(stuck[0].where, why_stuck(stuck[0]))
 
 
+def _row(move: Move) -> MoveRow:
+    return MoveRow(move.name, move.source, move.memory, place=move.source)
+
+
 def _is_over(journal: Journal) -> bool:
     """Whether nothing is left to be done, and nothing left to be found out."""
     if journal.plan is None or journal.times[1] is None:
@@ -119,17 +123,9 @@ class _Batch:
 
     def run(self, text: bytes) -> tuple[Summary, bool]:
         """Until it is over; `text` is the plan's."""
-        structlog.get_logger().info("waiting for the hosts")
-        try:
-            self._dask.wait_until_up()
-        except PlanError as error:
-            if self._journal.plan is None:
-                raise
-            structlog.get_logger().warning(str(error))  # the others go on
+        self._wait_for_hosts()
         if self._journal.plan is None:
-            rows = [MoveRow(one.name, one.source, one.memory, place=one.source)
-                    for one in self._moves]  # fmt: skip
-            self._journal.begin(self._plan.name, text, rows, time())
+            self._journal.begin(self._plan.name, text, list(map(_row, self._moves)), time())
         self._journal.end(None)
         self._go_on()
         with cancelled_by_signals(self._count_signal):
@@ -147,6 +143,16 @@ class _Batch:
         else:
             structlog.get_logger().warning("left before all had ended: --resume goes on with it")
         return self._told(), self._conductor.cancelled
+
+    def _wait_for_hosts(self) -> None:
+        """PlanError where one does not come; a batch that goes on does without."""
+        structlog.get_logger().info("waiting for the hosts")
+        try:
+            self._dask.wait_until_up()
+        except PlanError as error:
+            if self._journal.plan is None:
+                raise
+            structlog.get_logger().warning(str(error))
 
     def _go_on(self) -> None:
         """Take over what a conductor before this one has begun, and what it was told."""

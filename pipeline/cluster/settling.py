@@ -31,7 +31,7 @@ OVER_S = 30.0
 
 class Left(Struct, frozen=True):
     """What a source that is over has left: its result, and how far its record says that it came.
-    Neither: it was killed before it made one, or behind the end of all, when nobody can ask."""
+    Neither: it was killed before it made one, or after the end of all, when nobody can ask."""
 
     result: Result | None = None
     step: Step | None = None

@@ -93,7 +93,7 @@ def _made(
 
 
 class Flushing:
-    """Has disks written out while the guest still runs elsewhere, so that little is left behind the
+    """Has disks written out while the guest still runs elsewhere, so that little is left after the
     stop; one at a time."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Whose the guest is, as the destination knows it: made, started or refused, and each of it on
 record before it is done.
 
-Invariant: the guest is started once, and only behind a commit that is on record.
+Invariant: the guest is started once, and only after a commit that is on record.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ class Custody:
         self._was_ready = True
 
     def begin(self, *, run: bool) -> Started:
-        """Start the guest, behind the commit, or keep it paused; what to answer.
+        """Start the guest, after the commit, or keep it paused; what to answer.
 
         MigrationError where somebody has closed the record, and nothing is started.
         """

@@ -91,7 +91,7 @@ class Search(Section):
 
 class Experiment(Section):
     """All of it. `guests` are parts of the configuration's guest, in turn; `repeat` migrations of
-    each setting count, behind `warm_up` ones that do not; one takes `timeout` seconds at most."""
+    each setting count, after `warm_up` ones that do not; one takes `timeout` seconds at most."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)] = "experiment"
     base: Annotated[dict[str, Any], Field(default_factory=dict)]

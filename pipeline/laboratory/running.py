@@ -31,7 +31,7 @@ from protocol.errors import MigrationError
 _PR_SET_CHILD_SUBREAPER = 36
 START_S = 30.0
 END_S = 10.0
-"""For the processes of a trial to end behind its result."""
+"""For the processes of a trial to end after its result."""
 ROOM_BYTES = 256 << 10
 """Of disk, for what a trial writes and its row: with less it would be told as one that failed."""
 

@@ -58,7 +58,7 @@ def undo_effects(session: SessionRecord) -> None:
     """Undo, once, what a session that is over did to others; what a guest is in stays.
 
     All that can be undone is, but that one who has not answered is not asked again; the first error
-    is raised behind that, and all of it stays on record.
+    is raised after that, and all of it stays on record.
     """
     failed: dict[Process | None, GuestError] = {}
     for effect in session.record.effects:

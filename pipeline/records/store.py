@@ -207,7 +207,7 @@ def find_record(session: str, role: Role) -> SessionRecord:
 
 
 def records() -> Iterator[SessionRecord]:
-    """All that are on record here, each closed behind its turn; MigrationError behind the last
+    """All that are on record here, each closed after its turn; MigrationError after the last
     where one could not be read, since nobody knows what it forbids."""
     unreadable: MigrationError | None = None
     for path in sorted(set(state_folder().glob("*.jsonl")) - {state_folder() / HISTORY}):

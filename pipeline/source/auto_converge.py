@@ -33,7 +33,7 @@ class AutoConverge:
         self._periods = 0
 
     def hurry(self, now_ns: int, moved: Moved) -> None:
-        """A period begins anew, behind which the guest is slowed down already."""
+        """A period begins anew, after which the guest is slowed down already."""
         self._began_ns, self._before = now_ns, moved
         self._periods = max(self._periods, 1)
 

@@ -108,7 +108,7 @@ class Dispatcher:
         self.cache_slots = cache_slots
 
     def plan(self, batches: Iterable[Planned], pages: int) -> None:
-        """Give out `batches`, of `pages` in all, behind those planned before; cut lazily."""
+        """Give out `batches`, of `pages` in all, after those planned before; cut lazily."""
         self.pages_pending += pages
         self._planned.append(iter(batches))
         if self._next_batch is None:

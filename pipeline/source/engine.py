@@ -176,7 +176,7 @@ class SourceEngine:
         )
 
     def start_round(self, sent: DirtyMap | None = None) -> None:
-        """Send what is dirty now as the next round, noted in `sent`. Only behind the fence."""
+        """Send what is dirty now as the next round, noted in `sent`. Only after the fence."""
         pages = self.dirty.pages
         self.dispatcher.start_round(self.sent.use_cache(self._cache_pages))
         self.statistics.start_round(pages)

@@ -1,6 +1,6 @@
 """The disks of one migration at its source: which blocks they are, and what was written to them.
 
-Between rounds a disk is looked at where the file system says that it was written; behind the stop
+Between rounds a disk is looked at where the file system says that it was written; after the stop
 all of it is, as all memory is: a time may be coarse, and a mapping tells of itself late.
 """
 

@@ -74,7 +74,7 @@ class Pacing:
         return Moved(statistics.dirtied_pages * PAGE_BYTES, sent_bytes)
 
     def _left(self) -> Left:
-        """What is left, in this round and as far as is known behind it."""
+        """What is left, in this round and as far as is known after it."""
         engine, current = self._engine, self._engine.statistics.rounds[-1]
         return Left(
             round_no=current.round_no,

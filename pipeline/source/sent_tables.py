@@ -1,6 +1,6 @@
 """What was last sent of memory: the hashes of pages, and pages themselves, where they are needed.
 
-Workers write the tables; the coordinator looks, and voids, behind the fence.
+Workers write the tables; the coordinator looks, and voids, after the fence.
 """
 
 import os
@@ -51,7 +51,7 @@ class SentTables:
 
     def use_cache(self, pages: int) -> int:
         """Have a cache of so many pages from now on, as far as memory has them: its slots, 0 where
-        there is none. Only behind the fence."""
+        there is none. Only after the fence."""
         if self._cache is None:
             return 0
         slots = min(pages, 1 << (sum(self._block_pages).bit_length() - 1))

@@ -67,7 +67,7 @@ class Slowing:
         self.most = max(self.most, percent)
 
     def release(self) -> None:
-        """Give back all of it; GuestError, behind all that can be, where something cannot be now.
+        """Give back all of it; GuestError, after all that can be, where something cannot be now.
         Idempotent."""
         failed: list[GuestError] = []
         self.percent = 0

@@ -50,8 +50,9 @@ class Leash:
         raise LeashCut
 
 
-def stand(leash: Leash, folder: Path, body: Callable[[], None]) -> None:
-    """Run `body` as a process that stands for an end: signals, its last word, the end.
+def stand(passed: PassedFd, folder: Path, body: Callable[[Leash], None]) -> None:
+    """Run `body`, on the leash in `passed`, as a process that stands for an end: signals, its last
+    word, the end.
 
     The folder of its sockets goes with it where the command has ended first.
     """
@@ -59,9 +60,10 @@ def stand(leash: Leash, folder: Path, body: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: None)  # no SIG_IGN: a command would inherit it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _UNHEARD)
     keep_large_allocations()
+    leash = Leash(passed)
     try:
         with suppress(LeashCut):
-            body()
+            body(leash)
     except (MigrationError, OSError) as error:
         leash.say(str(error))
     except Exception as error:

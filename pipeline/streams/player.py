@@ -53,8 +53,7 @@ class PlayerSettings:
 
 def player(settings: PlayerSettings) -> None:
     """The body of a player process."""
-    leash = Leash(settings.leash)
-    stand(leash, settings.folder, lambda: _run(settings, leash))
+    stand(settings.leash, settings.folder, lambda leash: _run(settings, leash))
 
 
 def _run(settings: PlayerSettings, leash: Leash) -> None:

@@ -46,8 +46,7 @@ class SaverSettings:
 
 def saver(settings: SaverSettings) -> None:
     """The body of a saver process."""
-    leash = Leash(settings.leash)
-    stand(leash, settings.folder, lambda: _run(settings, leash))
+    stand(settings.leash, settings.folder, lambda leash: _run(settings, leash))
 
 
 def _run(settings: SaverSettings, leash: Leash) -> None:

@@ -44,8 +44,7 @@ class TunnelSettings:
 
 def tunnel(settings: TunnelSettings) -> None:
     """The body of a tunnel process."""
-    leash = Leash(settings.leash)
-    stand(leash, settings.folder, lambda: _run(settings, leash))
+    stand(settings.leash, settings.folder, lambda leash: _run(settings, leash))
 
 
 def _run(settings: TunnelSettings, leash: Leash) -> None:

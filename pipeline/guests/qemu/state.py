@@ -31,7 +31,7 @@ def save(monitor: QemuMonitor) -> bytes:
             finish(monitor, SAVE_S)
     except GuestError:
         with suppress(GuestError):  # the first one is the reason
-            cancel(monitor)  # behind the pipe's end: QEMU waits for nobody to read it
+            cancel(monitor)  # after the pipe's end: QEMU waits for nobody to read it
         raise
     return state
 

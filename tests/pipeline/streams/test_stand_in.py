@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.streams.leash import Leash, stand
+from pipeline.streams.leash import stand
 from pipeline.streams.stand_in import StandIn
 from protocol.errors import WorkerError
 from workers.memory import PassedFd
@@ -20,7 +20,7 @@ Settings = tuple[Path, PassedFd]
 def nothing(settings: Settings) -> None:
     """A process that ends at once."""
     folder, passed = settings
-    stand(Leash(passed), folder, lambda: None)
+    stand(passed, folder, lambda _: None)
 
 
 def made(folder: Path, passed: PassedFd) -> Settings:
