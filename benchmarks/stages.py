@@ -42,7 +42,7 @@ from pipeline.source.dispatcher import Dispatcher
 from pipeline.source.statistics import SourceStatistics
 from protocol import xbzrle
 from protocol.frame_opening import decode_batch
-from protocol.frames import Batch, FrameLimits, PageKind, encode_batch
+from protocol.frames import DATA, ZERO, Batch, FrameLimits, encode_batch
 from protocol.limits import PAGE_BYTES
 from workers.codecs import compress, decompress
 from workers.fork_server import warm_up
@@ -115,7 +115,7 @@ def apply(pages: int) -> float:
     landing = Landing(GuestBlock("ram", pages, fd))
     reassembly = Reassembly([landing], limits, limits.window(WORKERS), WORKERS, None)
     mapped_bytes(reassembly.fd)[:] = 1
-    kinds = np.full(BATCH_PAGES, PageKind.DATA, np.uint8).tobytes()
+    kinds = np.full(BATCH_PAGES, DATA).tobytes()
     began = thread_time()
     for seq, first in enumerate(range(0, pages, BATCH_PAGES), 1):
         (slot,) = reassembly.grant(1)
@@ -152,7 +152,7 @@ def frames(fd: int, pages: int, codec: str) -> tuple[float, list[tuple[bytes, by
         buffer.read(fd, wanted)
         nonzero = buffer.nonzero(BATCH_PAGES)
         kind, payload = compress(codec, buffer.gather(nonzero), 1)
-        kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
+        kinds = np.where(nonzero, DATA, ZERO)
         batch = Batch(SESSION, seq, 0, 1, 0, kind, wanted, kinds, None, payload)
         head = encode_batch(batch, content_digest=True)
         took += thread_time() - began

@@ -20,13 +20,13 @@ from protocol.frames import (
     INDEX,
     MAGIC,
     TABLE_BYTES_A_PAGE,
+    ZERO,
     Batch,
     CodecId,
     Flag,
     FrameLimits,
     FrameType,
     Header,
-    PageKind,
 )
 from protocol.limits import MAX_SEQ, PAGE_BYTES, PROTOCOL_VERSION
 
@@ -68,17 +68,17 @@ def decode_batch(head: Buffer, payload: Buffer, limits: FrameLimits) -> Batch:
     tables, count = memoryview(head)[_tables_at(header) :], header.pages
     nonzero = header.data_pages + deltas.pages
     batch = Batch(
-        header.session,
-        header.seq,
-        header.attempt,
-        header.round_no,
-        header.block,
-        _CODECS[header.codec],
-        np.frombuffer(tables, INDEX, count),
-        np.frombuffer(tables, np.uint8, count, count * 4),
-        np.frombuffer(tables, HASH, nonzero, count * 5) if hashed else None,
-        payload,
-        deltas.bytes,
+        session=header.session,
+        seq=header.seq,
+        attempt=header.attempt,
+        round_no=header.round_no,
+        block=header.block,
+        codec=_CODECS[header.codec],
+        pages=np.frombuffer(tables, INDEX, count),
+        kinds=np.frombuffer(tables, np.uint8, count, count * 4),
+        hashes=np.frombuffer(tables, HASH, nonzero, count * 5) if hashed else None,
+        payload=payload,
+        delta_bytes=deltas.bytes,
     )
     _check_deltas(batch, header, deltas, where)
     _check_tables(batch, header.data_pages, limits.block_pages[header.block], where)
@@ -145,9 +145,9 @@ def _check_tables(batch: Batch, data: int, block_pages: int, where: str) -> None
         raise RemoteProtocolError(
             f"{where}: page index {pages[-1]} outside its block of {block_pages} pages"
         )
-    if np.any(pages[1:] <= pages[:-1]):
+    if (pages[1:] <= pages[:-1]).any():
         raise RemoteProtocolError(f"{where}: page indices do not rise")
-    zeros = int(np.count_nonzero(kinds == PageKind.ZERO))
+    zeros = int(np.count_nonzero(kinds == ZERO))
     if batch.data_pages != data or data + zeros + batch.delta_pages != len(kinds):
         raise RemoteProtocolError(f"{where}: {data} data pages declared, the kinds say otherwise")
     if not batch.unpacked_bytes and len(batch.payload):

@@ -55,6 +55,11 @@ class PageKind(IntEnum):
     DELTA = 3
 
 
+ZERO, DATA, DELTA = (np.uint8(kind.value) for kind in PageKind)
+"""To hold an array against: 1.1 us for a batch, 6.5 with a member of an enum, some times that where
+the caches are cold."""
+
+
 class Flag(IntEnum):
     """Bits of the header's flags."""
 
@@ -108,12 +113,12 @@ class Batch:
     @cached_property
     def data_pages(self) -> int:
         """How many pages have their bytes in the payload."""
-        return int(np.count_nonzero(self.kinds == PageKind.DATA))
+        return int(np.count_nonzero(self.kinds == DATA))
 
     @cached_property
     def delta_pages(self) -> int:
         """How many have a delta there."""
-        return int(np.count_nonzero(self.kinds == PageKind.DELTA)) if self.delta_bytes else 0
+        return int(np.count_nonzero(self.kinds == DELTA)) if self.delta_bytes else 0
 
     @property
     def unpacked_bytes(self) -> int:

@@ -13,7 +13,7 @@ import zmq
 from numpy.typing import NDArray
 
 from protocol.digest import Buffer, page_seed
-from protocol.frames import Batch, PageKind, encode_batch
+from protocol.frames import DATA, DELTA, ZERO, Batch, encode_batch
 from workers.codecs import compress
 from workers.keys import ClientKeys
 from workers.lanes import Lanes, Unreachable
@@ -160,9 +160,9 @@ class CompressWorker:
         found: Found,
         hashes: Hashes | None,
     ) -> Batch:
-        kinds = np.where(nonzero, PageKind.DATA, PageKind.ZERO).astype(np.uint8)
-        kinds[found.deltas] = PageKind.DELTA
-        unpacked: Buffer = self._buffer.gather(travels & (kinds == PageKind.DATA))
+        kinds = np.where(nonzero, DATA, ZERO)
+        kinds[found.deltas] = DELTA
+        unpacked: Buffer = self._buffer.gather(travels & (kinds == DATA))
         if found.section:
             unpacked = b"".join((unpacked, found.section))
         codec, payload = compress(job.codec, unpacked, job.level)

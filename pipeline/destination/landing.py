@@ -13,7 +13,7 @@ from pipeline.extents import Extent, data_extents
 from pipeline.guests.base import GuestBlock
 from protocol import xbzrle
 from protocol.errors import GuestError
-from protocol.frames import PageKind
+from protocol.frames import DATA, DELTA, ZERO
 from protocol.limits import PAGE_BYTES
 from workers.memory import punch_hole
 from workers.pages import PageBuffer, Pages, runs
@@ -51,7 +51,7 @@ class Landing:
 
         RemoteProtocolError for deltas that are none.
         """
-        is_data = kinds == PageKind.DATA
+        is_data = kinds == DATA
         if is_data.all():
             self._write_data(pages, data)
             return
@@ -59,8 +59,8 @@ class Landing:
         if delta_bytes:
             start = int(np.count_nonzero(is_data)) * PAGE_BYTES
             section = data.bytes[start : start + delta_bytes]
-            self._change(pages[kinds == PageKind.DELTA], section)
-        zeros = pages[kinds == PageKind.ZERO]
+            self._change(pages[kinds == DELTA], section)
+        zeros = pages[kinds == ZERO]
         stale = zeros[self._written[zeros]]
         self.clear((int(stale[start]), end - start) for start, end in runs(stale))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.destination.landing import Landing
 from protocol.errors import RemoteProtocolError
-from protocol.frames import FrameLimits, PageKind
+from protocol.frames import ZERO, FrameLimits
 from protocol.reorder import ReorderWindow
 from workers.memory import mapped_bytes, shared_memory
 from workers.messages import Arrived
@@ -107,4 +107,4 @@ def _note_hashes(expected: Hashes, batch: Arrived, pages: Pages, kinds: NDArray[
     if batch.hashes is None:
         raise RemoteProtocolError(f"frame of seq {batch.seq}: no page hashes, verify is full")
     expected[pages] = ZERO_HASH
-    expected[pages[kinds != PageKind.ZERO]] = np.frombuffer(batch.hashes, np.uint64)
+    expected[pages[kinds != ZERO]] = np.frombuffer(batch.hashes, np.uint64)

@@ -8,7 +8,7 @@ from pipeline.streams.saved import SavedReader
 from protocol.digest import page_seed, table_digest
 from protocol.errors import RemoteProtocolError
 from protocol.frame_opening import decode_batch
-from protocol.frames import Batch, FrameLimits, PageKind
+from protocol.frames import DATA, Batch, FrameLimits
 from protocol.limits import PAGE_BYTES
 from protocol.stream import Kind
 from workers.codecs import decompress
@@ -46,7 +46,7 @@ class FileReadBack:
         decompress(batch.codec, batch.payload, self._buffer.bytes[: count * PAGE_BYTES])
         table = self._tables[batch.block]
         table[batch.pages] = ZERO_HASH
-        table[batch.pages[batch.kinds == PageKind.DATA]] = self._buffer.hashes(count)
+        table[batch.pages[batch.kinds == DATA]] = self._buffer.hashes(count)
 
     def digests(self) -> list[int]:
         """Of each block's page hashes, as the source has them."""
