@@ -1,6 +1,6 @@
 """pageferry against QEMU: one memory image, moved by both in turn, on the same two cores.
 
-    python benchmarks/against_qemu.py [--repeat 3] [--only NAME ...] [--json PATH]
+    python -m benchmarks.against_qemu [--repeat 3] [--only NAME ...] [--json PATH]
 
 Both ends are on this machine, over local sockets; both destinations are fresh files on
 tmpfs. The time is total time less setup time, the throughput guest bytes over it. A ratio
@@ -18,16 +18,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import codec_alone, pageferry_peer, qemu_peer
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.report import Results, as_json, machine, print_report, write_figures
 from benchmarks.running import Measured, RunError, Settings, Unavailable
-from pipeline.config.units import parse_bytes
 
 CORES = 2
-SEED = 1
 MIB = 1 << 20
 IMAGES_HELD = 3
 """At once on tmpfs: the image, QEMU's copy of it, and what arrives."""
@@ -56,24 +53,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write every figure there")
     parser.add_argument("--no-compare", action="store_true", help="do not compare memory after")
     return parser.parse_args()
-
-
-def count(text: str) -> int:
-    """A whole number, at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)
-
-
-def memory_bytes(text: str) -> int:
-    """Bytes of a size such as 1GiB; whole MiB, as QEMU wants them."""
-    try:
-        size = parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-    if size <= 0 or size % MIB:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of MiB")
-    return size
 
 
 def runners(settings: Settings, qemu: str | None) -> Mapping[str, Callable[[], Measured]]:
@@ -135,7 +114,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> int:
     )
     qemu = qemu_peer.version()
     about = machine(qemu)
-    build_image(settings.image, options.memory, SEED)
+    build_image(settings.image, options.memory)
     warm_up(settings)
     results = measure(options.only, settings, qemu, options.repeat)
     print_report(results, about)

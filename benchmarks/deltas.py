@@ -1,6 +1,6 @@
 """What deltas save: a guest that changes little in each page, moved with and without `xbzrle`.
 
-    python benchmarks/deltas.py [--memory 512MiB] [--repeat 3] [--codec zstd] [--json PATH]
+    python -m benchmarks.deltas [--memory 512MiB] [--repeat 3] [--codec zstd] [--json PATH]
 
 The guest writes 64 bytes into each of 25,600 pages a second of its working set; both kinds of run
 take turns. Told of the rounds after the second one: bytes on the wire for a page, pages a second.
@@ -16,9 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.pageferry_peer import run
 from benchmarks.report import machine, write_figures
 from benchmarks.running import RunError

@@ -1,6 +1,6 @@
 """How long a guest stands still, over many migrations, and what that time goes to.
 
-    python benchmarks/downtime.py [--guest synthetic|qemu] [--memory 512MiB] [--dirty-rate PAGES]
+    python -m benchmarks.downtime [--guest synthetic|qemu] [--memory 512MiB] [--dirty-rate PAGES]
                                   [--runs 20] [--verify full|frames] [--tracker auto|uffd|hash]
                                   [--downtime-limit MS] [--json PATH]
 
@@ -19,9 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.pageferry_peer import run
 from benchmarks.qemu_peer import version
 from benchmarks.report import machine, spread_table, write_figures

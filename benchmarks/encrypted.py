@@ -1,6 +1,6 @@
 """Encrypted against plain links: one memory image over loopback tcp, in turn, zlib.
 
-    python benchmarks/encrypted.py [--memory 512MiB] [--repeat 5] [--least 0.85]
+    python -m benchmarks.encrypted [--memory 512MiB] [--repeat 5] [--least 0.85]
 
 Both ends are on this machine, which so does the work of two. The time is total time less setup
 time. The ratio is the median over the rounds of what the two reached in the same round. Exit
@@ -15,9 +15,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import SEED, count, memory_bytes, warm_up
+from benchmarks.against_qemu import warm_up
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.pageferry_peer import configuration, run
 from benchmarks.running import Settings
@@ -62,7 +61,7 @@ def benchmark(options: argparse.Namespace, folder: Path) -> float:
     settings = Settings(folder / "image", folder, 1, 2, 2, compare=False)
     keys = folder / "keys"
     make_keys(keys)
-    build_image(settings.image, options.memory, SEED)
+    build_image(settings.image, options.memory)
     warm_up(settings)
     ratios = []
     for round_no in range(1, options.repeat + 1):

@@ -95,7 +95,7 @@ class FilePages:
         return content[: len(content) // PAGE_BYTES * PAGE_BYTES]
 
 
-def build_image(path: Path, image_bytes: int, seed: int, root: Path = Path("/usr")) -> None:
+def build_image(path: Path, image_bytes: int, seed: int = 1, root: Path = Path("/usr")) -> None:
     """Write a new file of `image_bytes`, a multiple of the page size, from the files of `root`.
 
     FileExistsError where `path` exists, ValueError where `root` holds nothing usable.

@@ -1,6 +1,6 @@
 """The dry run of a large plan: how long it takes, how much memory, how good the plan is.
 
-    python benchmarks/plan.py [--guests 10000] [--hosts 1000] [--seed 1] [--json PATH]
+    python -m benchmarks.plan [--guests 10000] [--hosts 1000] [--seed 1] [--json PATH]
 
 A plan is made by chance, written to a file and read as `batch plan` does. No plan can be done
 sooner than its lower bound: the guests of the slowest host through the places that it has, or all
@@ -18,9 +18,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import count
+from benchmarks.arguments import count
 from benchmarks.report import machine, write_figures
 from pipeline.batch.forecast import OVERHEAD_S, forecast
 from pipeline.batch.loading import load_plan

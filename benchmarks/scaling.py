@@ -1,6 +1,6 @@
 """What a migration costs as the guest grows, as more of it exists, and as workers are added.
 
-    python benchmarks/scaling.py [--most 4GiB] [--codec zstd] [--repeat 3] [--only TABLE ...]
+    python -m benchmarks.scaling [--most 4GiB] [--codec zstd] [--repeat 3] [--only TABLE ...]
         [--json PATH]
 
 A quiet file guest of this machine's files, 256 MiB of them again and again, so that each size has
@@ -23,9 +23,7 @@ from time import monotonic
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import SEED, count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.pageferry_peer import migrate
 from benchmarks.report import machine, write_figures
@@ -55,7 +53,7 @@ def arguments() -> argparse.Namespace:
 def guest(folder: Path, exists: int, memory: int) -> Iterator[Path]:
     """A file of `memory` bytes, of which the first `exists` do."""
     image = folder / f"image-{memory}"
-    build_image(image, min(exists, SMALLEST), SEED)
+    build_image(image, min(exists, SMALLEST))
     part = image.read_bytes()
     with image.open("wb") as file:
         for _ in range(exists // len(part)):

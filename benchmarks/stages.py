@@ -1,6 +1,6 @@
 """Each stage alone, on one core, with the others replaced by nothing.
 
-    python benchmarks/stages.py [--memory 1GiB] [--repeat 5] [--json PATH]
+    python -m benchmarks.stages [--memory 1GiB] [--repeat 5] [--json PATH]
 
 Rates are GiB of guest memory for each second of *processor* time of the thread that does the
 stage, so that what else runs on the machine weighs less: medians of the repetitions. `dispatch` is
@@ -26,9 +26,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import SEED, count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.null_worker import NullSettings, null_worker
 from benchmarks.report import machine, write_figures
@@ -246,7 +244,7 @@ def main() -> int:
     options = arguments()
     about = machine(None)
     with tempfile.TemporaryDirectory(prefix="pageferry-", dir="/dev/shm") as folder:
-        build_image(Path(folder, "image"), options.memory, SEED)
+        build_image(Path(folder, "image"), options.memory)
         with Path(folder, "image").open("rb") as image:
             found = measure(options, image.fileno())
     Console(highlight=False).print(table(found, options.memory))

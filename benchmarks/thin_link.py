@@ -1,6 +1,6 @@
 """Every codec, and `auto`, over a link between two machines that is shaped to some bandwidth.
 
-    python benchmarks/thin_link.py [--mbit 200] [--memory 256MiB] [--repeat 3] [--json PATH]
+    python -m benchmarks.thin_link [--mbit 200] [--memory 256MiB] [--repeat 3] [--json PATH]
 
 The machines are network namespaces (root, iproute2), the link is shaped by `tc tbf`; 0 leaves it as
 it is. Both ends are on the same cores. The time is total time less setup time; `ratio` the bytes of
@@ -19,9 +19,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import SEED, count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.report import machine, write_figures
 from pipeline.result import Result, ratio
@@ -109,7 +107,7 @@ def main() -> int:
     options, about = arguments(), machine(None)
     with tempfile.TemporaryDirectory(prefix="pageferry-", dir="/dev/shm") as folder:
         image = Path(folder, "image")
-        build_image(image, options.memory, SEED)
+        build_image(image, options.memory)
         found = measure(options, image)
     Console(highlight=False).print(table(found))
     rounds = {codec: list(map(seconds, results)) for codec, results in found.items()}

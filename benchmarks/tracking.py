@@ -1,6 +1,6 @@
 """What it costs a running QEMU to be tracked: how long it is held, and how long a scan takes.
 
-    python benchmarks/tracking.py [--memory 512MiB] [--dirty-rate 2000] [--runs 50]
+    python -m benchmarks.tracking [--memory 512MiB] [--dirty-rate 2000] [--runs 50]
 
 Each run attaches to the machine, scans once to arm, and once more after 100 ms, and lets go of it.
 """
@@ -15,9 +15,7 @@ from time import perf_counter, sleep
 
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.report import spread_table
 from pipeline.guests.qemu.source import QemuGuest
 from pipeline.injection.attach import attach

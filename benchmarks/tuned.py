@@ -1,6 +1,6 @@
 """What tuning is worth: a base that is set badly on purpose, against the best that is found.
 
-    python benchmarks/tuned.py [--memory 256MiB] [--runs 10] [--json PATH]
+    python -m benchmarks.tuned [--memory 256MiB] [--runs 10] [--json PATH]
 
 The base packs by zlib's level 9 with one worker at each end. `pageferry tune` tries a few others;
 then base and `best.yaml` are run in turn. Exit 0 when the best is faster by more than the spread.
@@ -18,9 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.against_qemu import count, memory_bytes
+from benchmarks.arguments import count, memory_bytes
 from benchmarks.pageferry_peer import run
 from benchmarks.report import machine, write_figures
 
