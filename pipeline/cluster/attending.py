@@ -82,6 +82,11 @@ class Attending:
             attempt.percent = max(attempt.percent, float(said.get("percent") or 0))
             attempt.wire_rate = said.get("wire_rate") or attempt.wire_rate
 
+    def _maybe_open(self, token: str) -> Attempt | None:
+        """The attempt, where it is not over."""
+        attempt = self.attempts.get(token)
+        return None if attempt is None or attempt.is_over else attempt
+
     def _listens(self, attempt: Attempt, uri: str) -> None:
         if attempt.sent or attempt.stopping or attempt.there is not None:
             return
@@ -91,8 +96,7 @@ class Attending:
 
     def _ended(self, token: str, role: Role, answer: object) -> None:
         """An end is over, or its host has not answered: then it is asked for again."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
+        if (attempt := self._maybe_open(token)) is None:
             return
         if not isinstance(answer, Ended):
             self._note("host", attempt, f"{attempt.host_of(role)} ({role}): {answer}")
@@ -110,8 +114,7 @@ class Attending:
     def _look(self, token: str) -> None:
         """Now and then, since what is told once may be lost on its way. Whose host has not answered
         the last time is away: one that hangs Dask would not miss for minutes."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
+        if (attempt := self._maybe_open(token)) is None:
             return
         for role in self._waited_for(attempt):
             if role in attempt.asked:
@@ -199,16 +202,14 @@ class Attending:
 
     def _give_up(self, token: str) -> None:
         """Who was told to stop has not: it counts as over, and is asked where the guest is."""
-        attempt = self.attempts.get(token)
-        if attempt is not None and not attempt.is_over:
+        if (attempt := self._maybe_open(token)) is not None:
             for role in self._waited_for(attempt):
                 self._ended(token, role, Ended(begun=True, words="it does not end"))
 
     def _press(self, token: str) -> None:
         """Tell the end that has the say to stop, until it has: one that is just starting does not
         hear."""
-        attempt = self.attempts.get(token)
-        if attempt is None or attempt.is_over:
+        if (attempt := self._maybe_open(token)) is None:
             return
         role: Role = "source" if attempt.sent and attempt.here is None else "destination"
         self._questions.tell(attempt.host_of(role), tasks.stop, token, role)
