@@ -86,15 +86,10 @@ class SourceEngine:
         with ExitStack() as opened:
             opened.callback(tracking.close)
             opened.callback(self.disks.close)
-            check_descriptors(ZMQ_DESCRIPTORS)
-            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-            opened.callback(context.destroy)
-            self._open_live(opened, config.parameters)
-            self.link = ControlLink.connect(context, uri, self.session_id, keys)
-            opened.callback(self.link.close)
-            self.pool = Pool(context, "compress")
-            opened.callback(self.pool.stop)
-            self.dispatcher = Dispatcher(self.pool, self.dirty.mark, self._fixed(config.parameters))
+            parameters = config.parameters
+            self._open_live(opened, parameters)
+            self._open_links(opened, uri)
+            self.dispatcher = Dispatcher(self.pool, self.dirty.mark, self._fixed(parameters))
             self.recovery = Recovery(self.pool, self.dispatcher, uri, monotonic_ns())
             self.pump = SourcePump(
                 self.link,
@@ -107,6 +102,16 @@ class SourceEngine:
                 self.disks.first,
             )
             self._opened = opened.pop_all()
+
+    def _open_links(self, opened: ExitStack, uri: Uri) -> None:
+        """To the destination, and to workers that are still to be started."""
+        check_descriptors(ZMQ_DESCRIPTORS)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        opened.callback(context.destroy)
+        self.link = ControlLink.connect(context, uri, self.session_id, self._keys)
+        opened.callback(self.link.close)
+        self.pool = Pool(context, "compress")
+        opened.callback(self.pool.stop)
 
     def dirty_map(self) -> DirtyMap:
         """A map of all blocks, with nothing marked."""
@@ -144,7 +149,8 @@ class SourceEngine:
         self.recovery.connect(welcome.endpoints)
         self.statistics.lanes = len(welcome.endpoints)
         self.dispatcher.open(len(welcome.endpoints), welcome.window)
-        survey(self)
+        survey(self.blocks, self.disks.bases, self.dirty, self.sent, self.link.send)
+        self.scan_hashes(self.dirty.mark, only=self.disks.bases)
 
     def _staff(self, parameters: Parameters) -> int:
         """Have as many compress workers as are wanted: how many that is now."""

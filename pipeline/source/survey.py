@@ -1,15 +1,15 @@
 """What the source tells before the first round: who comes, and what of memory and disks exists."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.config.model import Config
 from pipeline.extents import complement, data_extents, encode_extents
-from pipeline.guests.base import SourceGuest
+from pipeline.guests.base import GuestBlock, SourceGuest
+from pipeline.source.dirty import DirtyMap
+from pipeline.source.sent_tables import SentTables
 from protocol import control as c
 from protocol.limits import EXTENTS_A_MESSAGE
-
-if TYPE_CHECKING:
-    from pipeline.source.engine import SourceEngine
+from workers.pages import Hashes
 
 
 def hello_of(config: Config, guest: SourceGuest, disks: list[c.DiskInfo]) -> c.Hello:
@@ -27,17 +27,22 @@ def hello_of(config: Config, guest: SourceGuest, disks: list[c.DiskInfo]) -> c.H
     )
 
 
-def survey(engine: "SourceEngine") -> None:
-    """Mark what exists, or is not in the base, for the first round; tell what does not exist."""
-    for number, block in enumerate(engine.blocks):
-        if number in engine.disks.bases:
+def survey(
+    blocks: Sequence[GuestBlock],
+    bases: Mapping[int, Hashes],
+    dirty: DirtyMap,
+    sent: SentTables,
+    tell: Callable[[c.Holes], None],
+) -> None:
+    """Mark in `dirty` what exists, but of blocks with a base; `tell` what does not exist, and note
+    it, and the bases, as `sent`."""
+    for number, block in enumerate(blocks):
+        if number in bases:
             continue
         extents = data_extents(block.fd, block.pages)
-        engine.dirty.mark_extents(number, extents)
+        dirty.mark_extents(number, extents)
         holes = complement(extents, block.pages)
         for start in range(0, len(holes), EXTENTS_A_MESSAGE):
-            piece = encode_extents(holes[start : start + EXTENTS_A_MESSAGE])
-            engine.link.send(c.Holes(block=number, extents=piece))
-        engine.sent.note_holes(number, holes)
-    engine.sent.note_bases(engine.disks.bases)
-    engine.scan_hashes(engine.dirty.mark, only=engine.disks.bases)
+            tell(c.Holes(number, encode_extents(holes[start : start + EXTENTS_A_MESSAGE])))
+        sent.note_holes(number, holes)
+    sent.note_bases(bases)
