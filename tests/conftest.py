@@ -1,4 +1,7 @@
-"""What tests of whole migrations share: a folder in which nothing may be left."""
+"""What tests share: state of their own, and a folder in which nothing may be left.
+
+The docstring of a test says what it catches: the mistake that there would be without it.
+"""
 
 import signal
 from collections.abc import Iterator

@@ -84,7 +84,7 @@ def faults(room: str, source: str) -> list[str]:
 
 @pytest.mark.parametrize("room", FORBIDDEN)
 def test_imports_go_one_way(room: str) -> None:
-    """Catches: a driver pulled into the protocol, or a worker that knows its coordinator."""
+    """A driver pulled into the protocol, or a worker that knows its coordinator."""
     paths = sorted((ROOT / room).rglob("*.py"))
     assert paths
     found = {str(path.relative_to(ROOT)): faults(room, path.read_text()) for path in paths}
@@ -92,13 +92,13 @@ def test_imports_go_one_way(room: str) -> None:
 
 
 def test_the_folders_of_the_pipeline_have_an_order() -> None:
-    """Catches: two folders that need each other; one that nobody says anything about."""
+    """Two folders that need each other; one that nobody says anything about."""
     assert set(TopologicalSorter(MAY_KNOW).static_order()) == set(MAY_KNOW)
     assert {path.parent.name for path in ROOT.glob("pipeline/*/__init__.py")} == set(MAY_KNOW)
 
 
 def test_what_stands_beside_the_folders_knows_none() -> None:
-    """Catches: a cycle between a folder and what it stands on."""
+    """A cycle between a folder and what it stands on."""
     paths = set(ROOT.glob("pipeline/*.py")) - {ROOT / "pipeline/__main__.py"}
     assert not [found for path in paths for found in faults("beside", path.read_text())]
 
@@ -123,5 +123,5 @@ def test_what_stands_beside_the_folders_knows_none() -> None:
     ],
 )
 def test_the_checker_finds_a_planted_import(room: str, source: str, found: list[str]) -> None:
-    """Catches: a checker that is blind, or that cries wolf."""
+    """A checker that is blind, or that cries wolf."""
     assert faults(room, source) == found

@@ -37,7 +37,7 @@ def _heard(channel: Channel, envelopes: list[bytes]) -> list[AnyMessage]:
 
 
 def test_golden_envelope() -> None:
-    """Catches: a change of the envelope's layout or digest that nobody meant to make."""
+    """A change of the envelope's layout or digest that nobody meant to make."""
     channel = Channel(SESSION)
     channel.incoming(forge_envelope(encode_message(Commit())))
     envelope = channel.outgoing(Commit())
@@ -47,26 +47,26 @@ def test_golden_envelope() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_every_message_comes_across(message: AnyMessage) -> None:
-    """Catches: a message that one end can say and the other cannot hear."""
+    """A message that one end can say and the other cannot hear."""
     assert Channel(SESSION).incoming(Channel(SESSION).outgoing(message)) == message
 
 
 def test_numbers_are_dense_and_alive_has_none() -> None:
-    """Catches: a heartbeat that uses up a number, so that its loss looks like a gap."""
+    """A heartbeat that uses up a number, so that its loss looks like a gap."""
     channel = Channel(SESSION)
     envelopes = [channel.outgoing(m) for m in (_round(1), ALIVE, _round(2))]
     assert [ENVELOPE.unpack_from(e)[4] for e in envelopes] == [1, 0, 2]
 
 
 def test_a_duplicate_is_dropped() -> None:
-    """Catches: a commit that starts a guest twice because it was repeated."""
+    """A commit that starts a guest twice because it was repeated."""
     source, destination = Channel(SESSION), Channel(SESSION)
     envelope = source.outgoing(Commit())
     assert _heard(destination, [envelope, envelope]) == [Commit()]
 
 
 def test_what_follows_a_gap_is_dropped_until_it_is_repeated() -> None:
-    """Catches: a lost message that nobody misses."""
+    """A lost message that nobody misses."""
     source, destination = Channel(SESSION), Channel(SESSION)
     first, second = source.outgoing(_round(1)), source.outgoing(_round(2))
     assert destination.incoming(second) is None
@@ -75,7 +75,7 @@ def test_what_follows_a_gap_is_dropped_until_it_is_repeated() -> None:
 
 
 def test_not_all_is_repeated_at_once() -> None:
-    """Catches: a peer that is slow, drowned in what it has not come to yet."""
+    """A peer that is slow, drowned in what it has not come to yet."""
     source, destination = Channel(SESSION), Channel(SESSION)
     for number in range(1, REPEATED + 2):
         source.outgoing(_round(number))
@@ -87,7 +87,7 @@ def test_not_all_is_repeated_at_once() -> None:
 
 
 def test_an_acknowledgement_drops_what_it_covers() -> None:
-    """Catches: messages kept for ever, or dropped before they were heard."""
+    """Messages kept for ever, or dropped before they were heard."""
     source, destination = Channel(SESSION), Channel(SESSION)
     first = source.outgoing(_round(1))
     source.outgoing(_round(2))
@@ -98,7 +98,7 @@ def test_an_acknowledgement_drops_what_it_covers() -> None:
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_refused() -> None:
-    """Catches: a peer that silences messages not yet sent."""
+    """A peer that silences messages not yet sent."""
     channel = Channel(SESSION)
     channel.outgoing(_round(1))
     with pytest.raises(RemoteProtocolError, match="2 acknowledged, 1 sent"):
@@ -111,7 +111,7 @@ def test_an_acknowledgement_of_what_was_never_sent_is_refused() -> None:
     [(Commit(), 0, "Commit with number 0"), (ALIVE, 1, "Alive with number 1")],
 )
 def test_only_alive_is_unnumbered(message: AnyMessage, number: int, found: str) -> None:
-    """Catches: a commit without a number, which would be heard each time it comes."""
+    """A commit without a number, which would be heard each time it comes."""
     with pytest.raises(RemoteProtocolError, match=found):
         Channel(SESSION).incoming(forge_envelope(encode_message(message), number=number))
 
@@ -133,14 +133,14 @@ BODY = encode_message(Commit())
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_envelope_is_refused_by_name(envelope: bytes, found: str) -> None:
-    """Catches: a check left out, or one that does not say what it found."""
+    """A check left out, or one that does not say what it found."""
     with pytest.raises(RemoteProtocolError, match=found) as caught:
         Channel(SESSION).incoming(envelope)
     assert not isinstance(caught.value, FrameDamaged)
 
 
 def test_the_session_is_told_before_there_is_a_channel() -> None:
-    """Catches: a first message that is believed before its digest was looked at."""
+    """A first message that is believed before its digest was looked at."""
     assert session_of(forge_envelope(BODY, session=OTHER_SESSION)) == OTHER_SESSION
     with pytest.raises(FrameDamaged):
         session_of(forge_envelope(BODY)[:-1])
@@ -148,14 +148,14 @@ def test_the_session_is_told_before_there_is_a_channel() -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_a_flipped_bit_is_found_wherever_it_is(message: AnyMessage) -> None:
-    """Catches: a part of the envelope that the digest does not cover."""
+    """A part of the envelope that the digest does not cover."""
     for damaged in single_bit_flips(Channel(SESSION).outgoing(message)):
         with pytest.raises(FrameDamaged):
             Channel(SESSION).incoming(damaged)
 
 
 def test_a_cut_envelope_is_refused_and_junk_behind_too() -> None:
-    """Catches: a length that is taken on trust."""
+    """A length that is taken on trust."""
     whole = Channel(SESSION).outgoing(BY_NAME["Hello"])
     for damaged in [whole[:end] for end in range(len(whole))] + [whole + b"\0"]:
         with pytest.raises(RemoteProtocolError):
@@ -164,7 +164,7 @@ def test_a_cut_envelope_is_refused_and_junk_behind_too() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_remote_protocol_error(garbage: bytes) -> None:
-    """Catches: an exception of another kind that ends the process instead of the session."""
+    """An exception of another kind that ends the process instead of the session."""
     for envelope in (garbage, forge_envelope(garbage)):
         with pytest.raises(RemoteProtocolError):
             Channel(SESSION).incoming(envelope)
@@ -173,7 +173,7 @@ def test_garbage_is_a_remote_protocol_error(garbage: bytes) -> None:
 class CutLink(RuleBasedStateMachine):
     """Two channels whose link may be cut anywhere; then both send again what is not acknowledged.
 
-    Catches: a message lost, heard twice or out of order over a reconnect.
+    A message lost, heard twice or out of order over a reconnect.
     """
 
     def __init__(self) -> None:

@@ -26,14 +26,14 @@ def _refused(fields: object) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_each_round_trips(message: AnyMessage) -> None:
-    """Catches: a field that is lost, or a sample that its own limits refuse."""
+    """A field that is lost, or a sample that its own limits refuse."""
     arrived = decode_message(memoryview(encode_message(message)))
     assert arrived == message
     assert type(arrived) is type(message)
 
 
 def test_golden_applied() -> None:
-    """Catches: another encoding, order or tag on the wire."""
+    """Another encoding, order or tag on the wire."""
     golden = (
         "85a474797065a74170706c696564a373657103ad6465636f6d70726573735f6e7304"
         "a877726974655f6e7305aa756e636f6d706172656406"
@@ -103,7 +103,7 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("name", "field", "value"), OUT_OF_RANGE)
 def test_out_of_range_is_refused(name: str, field: str, value: object) -> None:
-    """Catches: a number or a length from the peer that is believed."""
+    """A number or a length from the peer that is believed."""
     _refused({**_fields(name), field: value})
 
 
@@ -121,7 +121,7 @@ WIDEST: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("name", "field", "value"), WIDEST)
 def test_the_limit_itself_is_let_in(name: str, field: str, value: object) -> None:
-    """Catches: a limit that is one short, or a message that no envelope has room for."""
+    """A limit that is one short, or a message that no envelope has room for."""
     body = msgspec.msgpack.encode({**_fields(name), field: value})
     assert msgspec.to_builtins(getattr(decode_message(body), field), builtin_types=[bytes]) == value
     assert len(body) + 48 <= limits.MAX_CONTROL_BYTES
@@ -130,7 +130,7 @@ def test_the_limit_itself_is_let_in(name: str, field: str, value: object) -> Non
 @pytest.mark.parametrize("wrong", [None, True, "1", 1.5, [1], {"a": 1}, b"\0"], ids=repr)
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_a_wrong_type_is_refused(message: AnyMessage, wrong: object) -> None:
-    """Catches: lax decoding that turns one type into another."""
+    """Lax decoding that turns one type into another."""
     fields = _fields(type(message).__name__)
     for field, value in fields.items():
         if type(value) is not type(wrong):
@@ -139,7 +139,7 @@ def test_a_wrong_type_is_refused(message: AnyMessage, wrong: object) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_fields_unknown_or_missing_are_refused(message: AnyMessage) -> None:
-    """Catches: a message of another version that is half understood."""
+    """A message of another version that is half understood."""
     fields = _fields(type(message).__name__)
     _refused({**fields, "more": 1})
     for field in fields:
@@ -148,12 +148,12 @@ def test_fields_unknown_or_missing_are_refused(message: AnyMessage) -> None:
 
 @pytest.mark.parametrize("body", [None, 1, [], {}, {"type": "Message"}, {"type": 1}], ids=repr)
 def test_what_is_no_message_is_refused(body: object) -> None:
-    """Catches: a tag that nobody knows, or none."""
+    """A tag that nobody knows, or none."""
     _refused(body)
 
 
 def test_text_that_is_no_utf8_is_refused() -> None:
-    """Catches: a UnicodeDecodeError, which msgspec does not count among its own."""
+    """A UnicodeDecodeError, which msgspec does not count among its own."""
     body = encode_message(BY_NAME["Failed"]).replace(b"no room", b"no\xff\xfe ro")
     with pytest.raises(RemoteProtocolError):
         decode_message(body)
@@ -161,14 +161,14 @@ def test_text_that_is_no_utf8_is_refused() -> None:
 
 @given(st.binary(max_size=300))
 def test_garbage_is_a_remote_protocol_error(garbage: bytes) -> None:
-    """Catches: an exception of another kind that ends the process instead of the session."""
+    """An exception of another kind that ends the process instead of the session."""
     with pytest.raises(RemoteProtocolError):
         decode_message(garbage)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_damage_is_a_message_or_a_remote_protocol_error(message: AnyMessage) -> None:
-    """Catches: the same for what is nearly a message: bits flipped, bytes cut off."""
+    """The same for what is nearly a message: bits flipped, bytes cut off."""
     body = encode_message(message)
     for damaged in [*single_bit_flips(body), *(body[:end] for end in range(len(body)))]:
         try:
@@ -179,13 +179,13 @@ def test_damage_is_a_message_or_a_remote_protocol_error(message: AnyMessage) -> 
 
 
 def test_deep_nesting_is_refused() -> None:
-    """Catches: a message of brackets that exhausts the stack."""
+    """A message of brackets that exhausts the stack."""
     with pytest.raises(RemoteProtocolError):
         decode_message(b"\x81\xa4name" + b"\x91" * 100_000)
 
 
 def test_half_an_item_is_not_built_here_either() -> None:
-    """Catches: our own slip in packing, at the end that made it."""
+    """Our own slip in packing, at the end that made it."""
     with pytest.raises(ValueError, match="no whole number of 16"):
         Holes(block=0, extents=bytes(8))
     with pytest.raises(ValueError, match="no whole number of 4"):

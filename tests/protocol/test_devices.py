@@ -30,19 +30,19 @@ GOLDEN = (
 
 
 def test_golden_stream() -> None:
-    """Catches: a change of the layout or the digest that nobody meant to make."""
+    """A change of the layout or the digest that nobody meant to make."""
     assert STREAM.hex(" ", -8) == GOLDEN
     assert decode_sections(STREAM) == TWO
 
 
 @given(SECTIONS)
 def test_any_sections_come_across(sections: list[Section]) -> None:
-    """Catches: a section lost, shortened or taken for another."""
+    """A section lost, shortened or taken for another."""
     assert decode_sections(encode_sections(sections)) == sections
 
 
 def test_every_cut_and_every_flipped_bit_is_refused() -> None:
-    """Catches: a part of the stream that no digest covers, such as a section's version."""
+    """A part of the stream that no digest covers, such as a section's version."""
     cuts = [STREAM[:end] for end in range(len(STREAM))]
     for damaged in [*cuts, *single_bit_flips(STREAM), STREAM + b"\0"]:
         with pytest.raises(RemoteProtocolError):
@@ -51,14 +51,14 @@ def test_every_cut_and_every_flipped_bit_is_refused() -> None:
 
 @given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
 def test_garbage_is_a_remote_protocol_error(garbage: bytes, count: int) -> None:
-    """Catches: a count or a length that is believed, or an exception of another kind."""
+    """A count or a length that is believed, or an exception of another kind."""
     for stream in (garbage, struct.pack("<4sI", b"PGFD", count or 1) + garbage):
         with pytest.raises(RemoteProtocolError):
             decode_sections(stream)
 
 
 def test_a_name_that_is_no_utf8_is_refused() -> None:
-    """Catches: two devices whose names become one by replacement."""
+    """Two devices whose names become one by replacement."""
     sizes = struct.pack("<HIII", 1, 0, 1, 0)
     digest = struct.pack("<Q", xxhash.xxh3_64_intdigest(sizes + b"\xff"))
     with pytest.raises(RemoteProtocolError, match="no UTF-8"):
@@ -66,7 +66,7 @@ def test_a_name_that_is_no_utf8_is_refused() -> None:
 
 
 def test_too_much_device_state_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches: a section that fills the destination's memory."""
+    """A section that fills the destination's memory."""
     monkeypatch.setattr(devices, "MAX_DEVICE_BYTES", len(STREAM))
     assert encode_sections(TWO) == STREAM
     with pytest.raises(LocalProtocolError, match=f"{len(STREAM)} are allowed"):
@@ -75,18 +75,18 @@ def test_too_much_device_state_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", sorted(RUN_STATES))
 def test_every_run_state_comes_across(name: str) -> None:
-    """Catches: a run state that the destination does not know."""
+    """A run state that the destination does not know."""
     assert decode_global_state(encode_global_state(name)) == name
 
 
 def test_golden_global_state() -> None:
-    """Catches: a section that is not `globalstate` version 1 as QEMU writes it."""
+    """A section that is not `globalstate` version 1 as QEMU writes it."""
     payload = struct.pack("<I", 8) + b"running".ljust(100, b"\0")
     assert encode_global_state("running") == Section("globalstate", 0, 1, payload)
 
 
 def test_a_name_has_99_bytes_at_most() -> None:
-    """Catches: a name that leaves no room for its NUL."""
+    """A name that leaves no room for its NUL."""
     assert len(encode_global_state("x" * 99).payload) == 104
     with pytest.raises(LocalProtocolError, match="runstate name too big"):
         encode_global_state("x" * 100)
@@ -112,6 +112,6 @@ def _state(size: int, name: bytes, version: int = 1) -> Section:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_global_state_is_refused_by_name(section: Section, found: str) -> None:
-    """Catches: a guest started in a state that nobody told."""
+    """A guest started in a state that nobody told."""
     with pytest.raises(RemoteProtocolError, match=found):
         decode_global_state(section)

@@ -13,7 +13,7 @@ CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_error_pickles_with_its_notes(cls: type[MigrationError]) -> None:
-    """Catches: a worker's error that arrives as another one, or breaks the pool on the way."""
+    """A worker's error that arrives as another one, or breaks the pool on the way."""
     error = cls("seq 3: what, where and why")
     error.add_note("the second error")
     arrived = pickle.loads(pickle.dumps(error))
@@ -23,7 +23,7 @@ def test_every_error_pickles_with_its_notes(cls: type[MigrationError]) -> None:
 
 
 def test_it_is_one_tree() -> None:
-    """Catches: an error that `except MigrationError` lets through."""
+    """An error that `except MigrationError` lets through."""
     assert len(CLASSES) == 14
     assert all(issubclass(cls, MigrationError) for cls in CLASSES)
     assert issubclass(FrameDamaged, RemoteProtocolError)

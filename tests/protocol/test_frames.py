@@ -38,7 +38,7 @@ FULL = (
 
 
 def test_golden_hello() -> None:
-    """Catches: a change of the layout or the digest that nobody meant to make."""
+    """A change of the layout or the digest that nobody meant to make."""
     head = encode_hello(SESSION, 258)
     assert head.hex(" ", -8) == HELLO
     assert decode_hello(head, SESSION) == 258
@@ -48,7 +48,7 @@ def test_golden_hello() -> None:
     ("hashed", "digest", "golden"), [(False, False, PLAIN), (True, True, FULL)]
 )
 def test_golden_batch(hashed: bool, digest: bool, golden: str) -> None:
-    """Catches: the same for a batch, its tables and what its digest covers."""
+    """The same for a batch, its tables and what its digest covers."""
     batch = make_batch(hashed=hashed)
     assert encode_batch(batch, content_digest=digest).hex(" ", -8) == golden
 
@@ -92,7 +92,7 @@ def batches(draw: st.DrawFn) -> Batch:
 
 @given(batches(), st.booleans())
 def test_any_batch_comes_across(batch: Batch, content_digest: bool) -> None:
-    """Catches: a field, a kind or a hash that is not what it was after the journey."""
+    """A field, a kind or a hash that is not what it was after the journey."""
     head = encode_batch(batch, content_digest=content_digest)
     arrived = decode_batch(memoryview(head), bytearray(batch.payload), ANY)
     for name in (field.name for field in dataclasses.fields(Batch)):
@@ -101,7 +101,7 @@ def test_any_batch_comes_across(batch: Batch, content_digest: bool) -> None:
 
 
 def test_the_largest_batch_is_let_in() -> None:
-    """Catches: limits that are one byte short of what the source may send."""
+    """Limits that are one byte short of what the source may send."""
     pages = LIMITS.batch_pages
     batch = make_batch(
         pages=np.arange(92, 100, dtype=np.uint32),
@@ -115,7 +115,7 @@ def test_the_largest_batch_is_let_in() -> None:
 
 
 def test_an_empty_batch_is_a_frame() -> None:
-    """Catches: a job whose pages all vanished and that blocks the order for ever."""
+    """A job whose pages all vanished and that blocks the order for ever."""
     empty = np.array([], np.uint8)
     batch = make_batch(pages=empty.astype(np.uint32), kinds=empty, hashes=None, payload=b"")
     head = encode_batch(batch, content_digest=True)
@@ -124,7 +124,7 @@ def test_an_empty_batch_is_a_frame() -> None:
 
 
 def test_what_arrives_is_a_view() -> None:
-    """Catches: a copy of every payload on the hot path."""
+    """A copy of every payload on the hot path."""
     batch = make_batch()
     payload = bytearray(batch.payload)
     arrived = decode_batch(encode_batch(batch, content_digest=True), payload, LIMITS)

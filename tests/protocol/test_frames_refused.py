@@ -34,7 +34,7 @@ def _refused(head: bytes, payload: bytes, found: str) -> None:
 
 
 def test_every_flipped_bit_is_found() -> None:
-    """Catches: a byte that no digest covers."""
+    """A byte that no digest covers."""
     for head in single_bit_flips(HEAD):
         with pytest.raises(FrameDamaged):
             decode_batch(head, PAYLOAD, LIMITS)
@@ -52,7 +52,7 @@ def test_every_flipped_bit_of_a_head_is_found_without_content_digest() -> None:
 
 @given(batches(), st.data())
 def test_damage_to_any_batch_is_a_remote_protocol_error(batch: Any, data: st.DataObject) -> None:  # noqa: ANN401
-    """Catches: a combination of fields in which damage raises something else, or nothing."""
+    """A combination of fields in which damage raises something else, or nothing."""
     head, payload = encode_batch(batch, content_digest=True), bytes(batch.payload)
     bit = data.draw(st.integers(0, (len(head) + len(payload)) * 8 - 1))
     damaged = flipped(head + payload, bit)
@@ -62,7 +62,7 @@ def test_damage_to_any_batch_is_a_remote_protocol_error(batch: Any, data: st.Dat
 
 @given(st.binary(max_size=200), st.binary(max_size=50))
 def test_garbage_is_a_remote_protocol_error(head: bytes, payload: bytes) -> None:
-    """Catches: struct, numpy or index errors that kill a worker instead of the session."""
+    """Struct, numpy or index errors that kill a worker instead of the session."""
     sealed = forge_frame(head, payload) if len(head) >= HEADER.size else head
     for candidate in (head, sealed):
         with pytest.raises(RemoteProtocolError):
@@ -81,7 +81,7 @@ FIELDS = {
 
 @given(st.fixed_dictionaries({}, optional=FIELDS))
 def test_a_forged_header_is_refused_or_whole(changes: dict[str, int]) -> None:
-    """Catches: a number from the peer, under a right digest, that breaks the reader."""
+    """A number from the peer, under a right digest, that breaks the reader."""
     head = forge_frame(HEAD, PAYLOAD, **changes)
     try:
         batch = decode_batch(head, PAYLOAD, LIMITS)
@@ -93,7 +93,7 @@ def test_a_forged_header_is_refused_or_whole(changes: dict[str, int]) -> None:
 
 
 def test_a_cut_frame_is_refused() -> None:
-    """Catches: tables read beyond the end of a frame, even one with a right digest."""
+    """Tables read beyond the end of a frame, even one with a right digest."""
     for end in range(len(HEAD)):
         with pytest.raises(RemoteProtocolError):
             decode_batch(HEAD[:end], PAYLOAD, LIMITS)
@@ -104,7 +104,7 @@ def test_a_cut_frame_is_refused() -> None:
 
 
 def test_junk_behind_is_refused() -> None:
-    """Catches: bytes that nobody declared and that nobody reads."""
+    """Bytes that nobody declared and that nobody reads."""
     _refused(forge_frame(HEAD + b"\0", PAYLOAD), PAYLOAD, "declares .* has")
     _refused(forge_frame(HEAD, PAYLOAD + b"\0"), PAYLOAD + b"\0", "declares .* has")
 
@@ -114,7 +114,7 @@ def test_junk_behind_is_refused() -> None:
     [(HEAD + bytes(LIMITS.head_bytes), PAYLOAD), (HEAD, bytes(LIMITS.payload_bytes + 1))],
 )
 def test_a_frame_too_long_is_refused(head: bytes, payload: bytes) -> None:
-    """Catches: more than the session allows, taken for damage and asked for again."""
+    """More than the session allows, taken for damage and asked for again."""
     _refused(forge_frame(head, payload), payload, "too long")
 
 
@@ -141,7 +141,7 @@ def test_a_frame_too_long_is_refused(head: bytes, payload: bytes) -> None:
     ids=lambda value: str(value),
 )
 def test_a_wrong_field_is_refused_by_name(changes: dict[str, Any], found: str) -> None:
-    """Catches: a check left out, or one that does not say what it found."""
+    """A check left out, or one that does not say what it found."""
     _refused(forge_frame(HEAD, PAYLOAD, **changes), PAYLOAD, found)
 
 
@@ -171,20 +171,20 @@ def _array(*values: int, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_tables_are_refused_by_name(changes: dict[str, Any], found: str) -> None:
-    """Catches: a page written outside its block, or twice, or of a kind that nobody knows."""
+    """A page written outside its block, or twice, or of a kind that nobody knows."""
     head = encode_batch(make_batch(**changes), content_digest=True)
     _refused(head, PAYLOAD, found)
 
 
 @pytest.mark.parametrize("data_pages", [1, 3])
 def test_wrong_counts_are_refused(data_pages: int) -> None:
-    """Catches: a declared count that is believed over the kinds themselves."""
+    """A declared count that is believed over the kinds themselves."""
     head = encode_batch(make_batch(hashed=False), content_digest=False)
     _refused(forge_frame(head, data_pages=data_pages), PAYLOAD, f"{data_pages} data pages declared")
 
 
 def test_an_unknown_kind_is_not_made_up_for_by_a_wrong_count() -> None:
-    """Catches: two mistakes that cancel out, and a page of a kind that nobody writes."""
+    """Two mistakes that cancel out, and a page of a kind that nobody writes."""
     batch = make_batch(hashed=False, kinds=_array(2, 4, 2, dtype=np.uint8))
     head = forge_frame(encode_batch(batch, content_digest=False), data_pages=3)
     _refused(head, PAYLOAD, "3 data pages declared")
@@ -201,7 +201,7 @@ def test_an_unknown_kind_is_not_made_up_for_by_a_wrong_count() -> None:
     ],
 )
 def test_wrong_deltas_are_refused_by_name(count: int, size: int, found: str) -> None:
-    """Catches: a section that is unpacked behind the slot; deltas that nobody counted."""
+    """A section that is unpacked behind the slot; deltas that nobody counted."""
     kinds = _array(2, 1, 3, dtype=np.uint8)
     head = encode_batch(make_batch(hashed=False, kinds=kinds, delta_bytes=10), content_digest=False)
     assert decode_batch(head, PAYLOAD, LIMITS).delta_pages == 1
@@ -210,7 +210,7 @@ def test_wrong_deltas_are_refused_by_name(count: int, size: int, found: str) -> 
 
 
 def test_more_pages_than_a_batch_has_are_refused() -> None:
-    """Catches: more pages than a slot has room for, in a head that is short enough."""
+    """More pages than a slot has room for, in a head that is short enough."""
     count = LIMITS.batch_pages + 1
     batch = make_batch(
         hashed=False,
@@ -237,13 +237,13 @@ def test_more_pages_than_a_batch_has_are_refused() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_hello_is_refused_by_name(head: bytes, found: str) -> None:
-    """Catches: a data connection of somebody else's that is let in."""
+    """A data connection of somebody else's that is let in."""
     with pytest.raises(RemoteProtocolError, match=found):
         decode_hello(head, SESSION)
 
 
 def test_every_flipped_bit_of_a_hello_is_found() -> None:
-    """Catches: a worker number that changed on the way."""
+    """A worker number that changed on the way."""
     for head in single_bit_flips(encode_hello(SESSION, 1)):
         with pytest.raises(FrameDamaged):
             decode_hello(head, SESSION)

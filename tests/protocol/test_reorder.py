@@ -21,7 +21,7 @@ def _drain(window: ReorderWindow[str]) -> list[str]:
 def test_any_order_inside_the_window_comes_out_in_order_once(
     size: int, total: int, random: Random
 ) -> None:
-    """Catches: a frame applied early, twice or never, whatever order the network chose."""
+    """A frame applied early, twice or never, whatever order the network chose."""
     window: ReorderWindow[str] = ReorderWindow(size)
     out: list[str] = []
     given_out: set[int] = set()
@@ -40,7 +40,7 @@ def test_any_order_inside_the_window_comes_out_in_order_once(
 
 
 def test_the_first_copy_wins() -> None:
-    """Catches: a late copy that replaces the one whose slot is already counted."""
+    """A late copy that replaces the one whose slot is already counted."""
     window: ReorderWindow[str] = ReorderWindow(4)
     assert window.add(2, "first")
     assert not window.add(2, "second")
@@ -52,7 +52,7 @@ def test_the_first_copy_wins() -> None:
 
 @pytest.mark.parametrize("seq", [-1, 0, 6, 2**64 - 1])
 def test_outside_the_window_is_refused(seq: int) -> None:
-    """Catches: a peer that fills the memory with frames that nobody asked for."""
+    """A peer that fills the memory with frames that nobody asked for."""
     window: ReorderWindow[str] = ReorderWindow(4)
     window.add(1, "one")
     _drain(window)
@@ -63,7 +63,7 @@ def test_outside_the_window_is_refused(seq: int) -> None:
 
 
 def test_the_head_stays_until_it_is_applied() -> None:
-    """Catches: a frame that counts as applied before it was written."""
+    """A frame that counts as applied before it was written."""
     window: ReorderWindow[str] = ReorderWindow(4)
     window.add(1, "one")
     assert window.head() == window.head() == "one"

@@ -81,14 +81,14 @@ def _name(value: object) -> str:
 
 
 def test_a_whole_migration_is_legal() -> None:
-    """Catches: a row missing from the table."""
+    """A row missing from the table."""
     pair = Pair()
     pair.play(f"{WHOLE} < Started")
     assert pair.stages == {Stage.STARTED}
 
 
 def test_not_started_ends_both() -> None:
-    """Catches: a definite no after the commit that the source does not take as the end."""
+    """A definite no after the commit that the source does not take as the end."""
     pair = Pair()
     pair.play(f"{WHOLE} < NotStarted")
     assert pair.stages == {Stage.OVER}
@@ -98,7 +98,7 @@ def test_not_started_ends_both() -> None:
 def test_both_ends_take_the_same_step(
     sender: Role, stage: Stage, message: type[AnyMessage]
 ) -> None:
-    """Catches: ends that disagree about the stage after a legal message."""
+    """Ends that disagree about the stage after a legal message."""
     pair = Pair()
     pair.ends = {role: _at(role, stage) for role in ROLES}
     pair.send(sender, message.__name__)
@@ -110,7 +110,7 @@ def test_both_ends_take_the_same_step(
 def test_an_illegal_message_is_not_sent(
     sender: Role, stage: Stage, message: type[AnyMessage]
 ) -> None:
-    """Catches: a message let out in a stage where the other end must refuse it."""
+    """A message let out in a stage where the other end must refuse it."""
     session = _at(sender, stage)
     with pytest.raises(LocalProtocolError) as caught:
         session.send(BY_NAME[message.__name__])
@@ -126,7 +126,7 @@ def test_an_illegal_message_is_not_sent(
 def test_an_illegal_message_ends_the_session(
     sender: Role, stage: Stage, message: type[AnyMessage]
 ) -> None:
-    """Catches: a peer that skips a step, or plays the other role, and is believed."""
+    """A peer that skips a step, or plays the other role, and is believed."""
     session = _at(_peer(sender), stage)
     with pytest.raises(RemoteProtocolError) as caught:
         session.receive(BY_NAME[message.__name__])
@@ -141,7 +141,7 @@ def _tells(story: str, role: Role, stage: Stage, message: type[AnyMessage]) -> N
 
 @pytest.mark.parametrize("message", TYPES, ids=_name)
 def test_what_crosses_the_end_is_let_through(message: type[AnyMessage]) -> None:
-    """Catches: a cancel whose reason is lost because the peer's last words raise an error."""
+    """A cancel whose reason is lost because the peer's last words raise an error."""
     for role in ROLES:
         session = _at(role, Stage.OVER)
         session.receive(BY_NAME[message.__name__])
@@ -149,7 +149,7 @@ def test_what_crosses_the_end_is_let_through(message: type[AnyMessage]) -> None:
 
 
 def test_messages_may_cross_on_the_link() -> None:
-    """Catches: an Applied that was under way when the source began to verify, refused."""
+    """An Applied that was under way when the source began to verify, refused."""
     pair = Pair()
     pair.play("> Hello < Welcome > RoundStart")
     pair.send("destination", "Applied")
@@ -160,7 +160,7 @@ def test_messages_may_cross_on_the_link() -> None:
 
 
 def test_a_cancel_may_cross_ready() -> None:
-    """Catches: a cancelled source that reports a protocol error for a Ready under way."""
+    """A cancelled source that reports a protocol error for a Ready under way."""
     pair = Pair()
     pair.play(WHOLE.partition("< Ready")[0])
     pair.send("destination", "Ready")
@@ -171,7 +171,7 @@ def test_a_cancel_may_cross_ready() -> None:
 
 
 def test_every_stage_is_reached_from_idle() -> None:
-    """Catches: a row keyed by a stage that no conversation ever comes to."""
+    """A row keyed by a stage that no conversation ever comes to."""
     reached = {Stage.IDLE}
     while True:
         more = {_next(*case) for case in LEGAL if case[1] in reached} - reached - {None}

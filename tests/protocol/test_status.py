@@ -21,7 +21,7 @@ def _at(table: str, status: Status) -> tuple[StatusMachine, list[Status]]:
 
 @pytest.mark.parametrize(("table", "old", "new"), CHANGES)
 def test_every_change_is_in_the_table_or_our_bug(table: str, old: Status, new: Status) -> None:
-    """Catches: a change that takes effect though the table does not have it, or the reverse."""
+    """A change that takes effect though the table does not have it, or the reverse."""
     machine, heard = _at(table, old)
     if new in TABLES[table][old]:
         assert machine.change(old, new)
@@ -36,7 +36,7 @@ def test_every_change_is_in_the_table_or_our_bug(table: str, old: Status, new: S
 def test_a_change_whose_old_status_is_gone_does_nothing(
     table: str, old: Status, new: Status
 ) -> None:
-    """Catches: a late change that overwrites the status and tells the world."""
+    """A late change that overwrites the status and tells the world."""
     for holds in set(Status) - {old}:
         machine, heard = _at(table, holds)
         assert not machine.change(old, new)
@@ -44,7 +44,7 @@ def test_a_change_whose_old_status_is_gone_does_nothing(
 
 
 def test_notifiers_are_called_in_order_before_the_change_returns() -> None:
-    """Catches: work that begins in a status that nobody has heard of yet."""
+    """Work that begins in a status that nobody has heard of yet."""
     machine = StatusMachine()
     heard: list[tuple[str, Status, Status]] = []
 
@@ -62,7 +62,7 @@ def test_notifiers_are_called_in_order_before_the_change_returns() -> None:
 def test_a_cancel_that_races_the_switch_over_has_one_winner(
     old: Status, order: tuple[Status, ...]
 ) -> None:
-    """Catches: a guest cancelled at the source and started at the destination."""
+    """A guest cancelled at the source and started at the destination."""
     machine, heard = _at("outgoing", old)
     assert [machine.change(old, new) for new in order] == [True, False]
     assert heard == [order[0]]
@@ -70,7 +70,7 @@ def test_a_cancel_that_races_the_switch_over_has_one_winner(
 
 
 def test_a_notifier_may_cancel() -> None:
-    """Catches: a cancel out of an event handler that the change under way undoes."""
+    """A cancel out of an event handler that the change under way undoes."""
     machine = StatusMachine()
 
     def cancel(new: Status) -> None:
@@ -84,7 +84,7 @@ def test_a_notifier_may_cancel() -> None:
 
 
 def test_ends_are_told_apart() -> None:
-    """Catches: a cancelled migration that counts as done, or device as an end."""
+    """A cancelled migration that counts as done, or device as an end."""
     asked = {status: _at("outgoing", status)[0] for status in Status}
     finished = {status for status, machine in asked.items() if machine.has_finished}
     failed = {status for status, machine in asked.items() if machine.has_failed}
@@ -93,6 +93,6 @@ def test_ends_are_told_apart() -> None:
 
 
 def test_nothing_leads_out_of_device_but_the_two_ends() -> None:
-    """Catches: a cancel that takes effect after the intent to commit."""
+    """A cancel that takes effect after the intent to commit."""
     assert TRANSITIONS[Status.DEVICE] == {Status.COMPLETED, Status.FAILED}
     assert set(TRANSITIONS) == set(INCOMING_TRANSITIONS) == set(Status)

@@ -68,7 +68,7 @@ def read(stream: bytes, reader: RecordReader, most: int = 1 << 30) -> list[Plain
 
 @given(st.lists(PLAIN, max_size=6), st.integers(1, 50))
 def test_records_come_out_as_they_went_in(records: list[Plain], most: int) -> None:
-    """Catches: a part that begins in the wrong place, an empty payload that is lost."""
+    """A part that begins in the wrong place, an empty payload that is lost."""
     reader = RecordReader(Content.TUNNEL)
     assert read(encoded(records), reader, most) == records
     assert reader.is_between
@@ -76,7 +76,7 @@ def test_records_come_out_as_they_went_in(records: list[Plain], most: int) -> No
 
 @pytest.mark.parametrize("size", range(len(encoded(SAMPLE))))
 def test_cut_anywhere(size: int) -> None:
-    """Catches: half a record that counts, or an end in the middle that passes for one."""
+    """Half a record that counts, or an end in the middle that passes for one."""
     whole = encoded(SAMPLE)
     reader = RecordReader(Content.TUNNEL)
     found = read(whole[:size], reader)
@@ -86,7 +86,7 @@ def test_cut_anywhere(size: int) -> None:
 
 
 def test_every_flipped_bit_is_refused_or_only_changes_what_it_hit() -> None:
-    """Catches: a length that is believed beyond its limit, an error that is no refusal."""
+    """A length that is believed beyond its limit, an error that is no refusal."""
     for damaged in single_bit_flips(encoded(SAMPLE)):
         reader = RecordReader(Content.TUNNEL)
         try:
@@ -116,7 +116,7 @@ def test_every_flipped_bit_is_refused_or_only_changes_what_it_hit() -> None:
     ],
 )
 def test_a_header_that_is_refused(header: tuple[int, ...], told: str) -> None:
-    """Catches: memory allocated by a number of the peer's that was held against nothing."""
+    """Memory allocated by a number of the peer's that was held against nothing."""
     reader = RecordReader(Content.TUNNEL)
     with pytest.raises(RemoteProtocolError, match=told.replace("+", r"\+")):
         read(encoded([]) + RECORD.pack(*header), reader)
@@ -132,6 +132,6 @@ def test_a_header_that_is_refused(header: tuple[int, ...], told: str) -> None:
     ],
 )
 def test_a_preamble_that_is_refused(preamble: bytes, told: str) -> None:
-    """Catches: the greeting of a shell, or a saved guest, taken for a peer."""
+    """The greeting of a shell, or a saved guest, taken for a peer."""
     with pytest.raises(RemoteProtocolError, match=told):
         read(preamble, RecordReader(Content.TUNNEL))

@@ -22,7 +22,7 @@ from protocol.uri import Uri, parse_uri
     ],
 )
 def test_a_uri_becomes_endpoints(text: str, uri: Uri, endpoint: str, data: str | None) -> None:
-    """Catches: brackets, colons or port 0 that go astray on the way to an address."""
+    """Brackets, colons or port 0 that go astray on the way to an address."""
     parsed = parse_uri(text)
     assert parsed == uri
     assert parsed.endpoint == endpoint
@@ -60,7 +60,7 @@ def test_a_uri_becomes_endpoints(text: str, uri: Uri, endpoint: str, data: str |
     ],
 )
 def test_a_bad_uri_is_refused_by_name(text: str, found: str) -> None:
-    """Catches: a URI that is taken and then fails deep inside a driver."""
+    """A URI that is taken and then fails deep inside a driver."""
     with pytest.raises(ConfigError) as caught:
         parse_uri(text)
     assert found in str(caught.value)
@@ -74,14 +74,14 @@ def test_a_bad_uri_is_refused_by_name(text: str, found: str) -> None:
     ],
 )
 def test_an_unknown_protocol_in_the_words_of_each_end(role: Role, told: str) -> None:
-    """Catches: words that a program which knows QEMU's does not find."""
+    """Words that a program which knows QEMU's does not find."""
     with pytest.raises(ConfigError, match=f"^{told}$"):
         parse_uri("ftp:h", role)
 
 
 @pytest.mark.parametrize("text", ["exec:cat", "fd:3", "file:/x"])
 def test_a_stream_has_a_socket_that_stands_for_it(text: str) -> None:
-    """Catches: a worker of the other machine that is looked for at its path there."""
+    """A worker of the other machine that is looked for at its path there."""
     uri = parse_uri(text).stands_at("/here/way")
     assert str(uri) == text
     assert uri.endpoint == "ipc:///here/way"

@@ -62,7 +62,7 @@ def _read(heading: str, data: bytes) -> dict[str, Any]:
     ],
 )
 def test_offset_tables_agree_with_the_structs(heading: str, layout: struct.Struct) -> None:
-    """Catches: a field moved, widened or added in one place only."""
+    """A field moved, widened or added in one place only."""
     rows = _table(heading)
     offset = 0
     for row in rows:
@@ -74,7 +74,7 @@ def test_offset_tables_agree_with_the_structs(heading: str, layout: struct.Struc
 
 
 def test_a_frame_read_by_the_document() -> None:
-    """Catches: two fields of the same size that changed places."""
+    """Two fields of the same size that changed places."""
     head = frames.encode_batch(make_batch(), content_digest=True)
     expected = frames.Header(*frames.HEADER.unpack_from(head))._asdict()
     assert _read("Header", head) == expected
@@ -84,7 +84,7 @@ def test_a_frame_read_by_the_document() -> None:
 
 
 def test_an_envelope_read_by_the_document() -> None:
-    """Catches: the same for an envelope: number and acknowledgement have one size."""
+    """The same for an envelope: number and acknowledgement have one size."""
     peer = channel.Channel(SESSION)
     for number in (1, 2):
         peer.incoming(forge_envelope(encode_message(Commit()), number=number))
@@ -101,7 +101,7 @@ def test_an_envelope_read_by_the_document() -> None:
 
 
 def test_a_record_read_by_the_document() -> None:
-    """Catches: the same for a record: the lengths of its parts have one size."""
+    """The same for a record: the lengths of its parts have one size."""
     fields = _read("Stream preamble", stream.encode_preamble(stream.Content.SAVED))
     assert fields == {"magic": b"PGFS", "version": 1, "content": 2}
     record = stream.Record(stream.Kind.FRAME, 7, [memoryview(b"head"), memoryview(b"payload")])
@@ -110,7 +110,7 @@ def test_a_record_read_by_the_document() -> None:
 
 
 def test_a_section_read_by_the_document() -> None:
-    """Catches: the same for a section: instance, version and length have one size."""
+    """The same for a section: instance, version and length have one size."""
     stream = devices.encode_sections([devices.Section("clock", 2, 3, b"1234")])
     assert _read("Stream header", stream) == {"magic": b"PGFD", "count": 1}
     fields = _read("Section header", stream[8:])
@@ -130,13 +130,13 @@ def test_a_section_read_by_the_document() -> None:
     ],
 )
 def test_numbers_agree(heading: str, values: type[IntEnum]) -> None:
-    """Catches: a kind, codec or flag that the document does not know, or numbers otherwise."""
+    """A kind, codec or flag that the document does not know, or numbers otherwise."""
     told = [(row["name"], int(row["value"])) for row in _table(heading)]
     assert told == [(member.name, member.value) for member in values]
 
 
 def test_messages_agree() -> None:
-    """Catches: a message or a field that the document does not know."""
+    """A message or a field that the document does not know."""
     told = {row["message"]: row["fields"] for row in _table("Control messages")}
     assert told == {
         message.__name__: ", ".join(message.__struct_fields__) for message in get_args(AnyMessage)
@@ -144,7 +144,7 @@ def test_messages_agree() -> None:
 
 
 def test_stages_agree_with_the_session() -> None:
-    """Catches: a row of the conversation added, lost or changed by one letter."""
+    """A row of the conversation added, lost or changed by one letter."""
     told = {
         (row["from"], row["stage"], row["message"], row["next stage"]) for row in _table("Stages")
     }
@@ -160,12 +160,12 @@ def test_stages_agree_with_the_session() -> None:
     [("Outgoing status", TRANSITIONS), ("Incoming status", INCOMING_TRANSITIONS)],
 )
 def test_status_tables_agree(heading: str, transitions: Mapping[Status, frozenset[Status]]) -> None:
-    """Catches: a way between two statuses that the rules do not have."""
+    """A way between two statuses that the rules do not have."""
     told = {row["status"]: set(row["may become"].split(", ")) for row in _table(heading)}
     assert told == {str(old): set(map(str, new)) for old, new in transitions.items() if new}
 
 
 def test_limits_agree() -> None:
-    """Catches: a limit changed in silence."""
+    """A limit changed in silence."""
     told = {row["name"]: int(row["value"]) for row in _table("Limits")}
     assert told == {name: value for name, value in vars(limits).items() if name.isupper()}
