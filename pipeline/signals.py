@@ -20,15 +20,15 @@ class Flag:
         self._is_set = False
 
     def is_set(self) -> bool:
-        """Whether it is asked for."""
+        """Whether the flag is raised."""
         return self._is_set
 
     def set(self) -> None:
-        """Ask for it."""
+        """Raise the flag."""
         self._is_set = True
 
     def clear(self) -> None:
-        """It is not asked for any more."""
+        """Lower the flag."""
         self._is_set = False
 
 

@@ -56,8 +56,8 @@ class Pool:
     """Worker processes of one kind; owned by the thread that made it.
 
     Workers are numbered in the order of their start; a number is never given twice, so that
-    a late word of one that was lost is known for that. `socket` and `ended` (readable once a
-    worker has ended) are for the owner's poll set.
+    a late word of one that was lost is told from one of its successor. `socket` and `ended`
+    (readable once a worker has ended) are for the owner's poll set.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], stage: str) -> None:

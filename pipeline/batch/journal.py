@@ -99,7 +99,7 @@ class Journal:
             raise ConfigError(f"{path}: no journal: {error}") from None
 
     def begin(self, name: str, plan: bytes, moves: Iterable[MoveRow], at: float) -> None:
-        """A new batch."""
+        """Write down a new batch."""
         with self.together():
             self._do("INSERT INTO batch VALUES (?, ?, ?, NULL)", name, plan, at)
             for move in moves:
@@ -157,11 +157,11 @@ class Journal:
             self.note(row.began, "begin", row.move, row.token, row.destination)
 
     def change(self, move: str, **fields: object) -> None:
-        """Of a move."""
+        """Change fields of a move."""
         self._update("moves", "name", move, fields)
 
     def change_attempt(self, token: str, **fields: object) -> None:
-        """Of an attempt."""
+        """Change fields of an attempt."""
         self._update("attempts", "token", token, fields)
 
     def ask(self, what: str, argument: str = "") -> None:
@@ -183,7 +183,7 @@ class Journal:
         return [Request(*row) for row in rows]
 
     def is_done(self, request: Request) -> None:
-        """It was heard."""
+        """Write down that a request was heard."""
         self._do("UPDATE requests SET done = 1 WHERE number = ?", request.number)
 
     @contextmanager

@@ -14,7 +14,7 @@ class Shares:
         self._ends: dict[str, tuple[str, str]] = {}
 
     def add(self, name: str, source: str, destination: str) -> None:
-        """It runs now."""
+        """A migration runs from now on."""
         self._ends[name] = source, destination
         self.leaving[source].add(name)
         self.coming[destination].add(name)

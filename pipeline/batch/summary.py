@@ -59,7 +59,7 @@ class Summary(Struct, frozen=True, rename="kebab", kw_only=True):
 
     @property
     def words(self) -> str:
-        """On a line."""
+        """The summary on one line."""
         told = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         return f"{told}; {self.percent:.0f} % of memory"
 

@@ -45,7 +45,7 @@ class Questions:
         return self._deadlines.pop(key, None) is not None
 
     def forget_all(self, token: str) -> None:
-        """Of an attempt."""
+        """Drop all deadlines of an attempt."""
         for key in [key for key in self._deadlines if key[0] == token]:
             del self._deadlines[key]
 

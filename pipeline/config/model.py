@@ -193,7 +193,7 @@ class Security(Section):
 
 
 class Config(Section):
-    """All of it."""
+    """A whole configuration: what `pageferry run` is given."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)] = "guest"
     guest: Annotated[SyntheticGuest | FileGuest | QemuGuest, Field(discriminator="kind")]

@@ -89,7 +89,7 @@ class ReadBackList:
         self._jobs.appendleft(self._asked.pop(job))
 
     def heard(self, message: Checked) -> None:
-        """A job is done."""
+        """Take the answer of a job."""
         job = self._asked.pop(message.job)
         self._planned -= len(job.pages) // 4
         wrong = np.frombuffer(message.pages, np.uint32)

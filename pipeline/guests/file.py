@@ -58,7 +58,7 @@ class FileGuest:
         return "a file's writer does not register itself"
 
     def why_no_uffd(self) -> str | None:
-        """As ever."""
+        """Why `arm` would answer with nothing; None where it would not."""
         return self.why_not_armed()
 
     def untracked_changes(self) -> list[str]:
@@ -160,7 +160,7 @@ class FileArrival:
         """Nothing runs that could be."""
 
     def run_state(self) -> str:
-        """Nothing runs."""
+        """Paused: nothing runs in a file."""
         return "paused"
 
     def pause(self) -> None:

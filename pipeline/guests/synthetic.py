@@ -94,7 +94,7 @@ class _Guest:
         self._machine.talk.ask(wire.Stop(), wire.Stopped)
 
     def go_on(self) -> None:
-        """Run."""
+        """Let the guest run."""
         self._machine.talk.ask(wire.Resume(), wire.Done)
 
     def statistics(self) -> GuestStatistics:
@@ -123,15 +123,15 @@ class SlowWorkload:
         self._talk = talk
 
     def effects(self) -> tuple[AnyEffect, ...]:
-        """Nothing stays."""
+        """None: the guest is as fast as ever once its client is gone."""
         return ()
 
     def take(self, percent: int) -> None:
-        """From now on."""
+        """Slow the guest down by `percent`, from now on."""
         self._talk.ask(wire.Slow(percent), wire.Done)
 
     def release(self) -> None:
-        """All of it."""
+        """Give the guest all of its pace back."""
         self.take(0)
 
 
@@ -208,7 +208,7 @@ class SyntheticGuest(_Guest):
         self._run_state = None
 
     def go_on(self) -> None:
-        """Run."""
+        """Let the guest run."""
         super().go_on()
         self._run_state = None
 

@@ -101,7 +101,7 @@ class Answer(Struct, frozen=True, tag=True):
 
 
 class Done(Answer, frozen=True):
-    """It is done."""
+    """What was asked for is done."""
 
 
 class Described(Answer, frozen=True):

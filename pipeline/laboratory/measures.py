@@ -59,7 +59,7 @@ class _Text(str):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """A text."""
+        """In a schema it is a text."""
         return {"type": "string"}
 
 

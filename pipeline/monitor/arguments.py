@@ -19,31 +19,31 @@ class Migrate(Struct):
 
 
 class MigrateIncoming(Struct):
-    """Where to wait."""
+    """Of `migrate-incoming`: where to wait."""
 
     uri: str
 
 
 class MigrateContinue(Struct):
-    """The state that is to be left."""
+    """Of `migrate-continue`: the state that is to be left."""
 
     state: str
 
 
 class SetSpeed(Struct):
-    """Bytes/s on the wire."""
+    """Of `migrate_set_speed`, in bytes/s on the wire."""
 
     value: Whole
 
 
 class SetDowntime(Struct):
-    """Seconds."""
+    """Of `migrate_set_downtime`, in seconds."""
 
     value: float
 
 
 class SetCacheSize(Struct):
-    """Bytes."""
+    """Of `migrate-set-cache-size`, in bytes."""
 
     value: Whole
 

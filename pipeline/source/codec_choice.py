@@ -93,7 +93,7 @@ class FixedCodec:
         self.choice = choice
 
     def choose(self, _: int) -> Choice:
-        """That."""
+        """The one that was asked for, whatever the block."""
         return self.choice
 
     def heard(self, block: int, choice: Choice, sent: Sent) -> None:

@@ -68,7 +68,7 @@ class Custody:
         self._record.add(effect)
 
     def _drop(self, effect: AnyEffect) -> None:
-        """It is undone."""
+        """Take an effect that is undone off the record."""
         if self._record is not None:
             with suppress(MigrationError):  # to undo it once more does no harm
                 self._record.drop(effect)

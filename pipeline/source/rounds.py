@@ -65,7 +65,7 @@ class FixedParts:
 
     @property
     def total_ms(self) -> float:
-        """The sum."""
+        """The sum of the parts."""
         return self.scan_ms + self.verify_ms + self.devices_ms
 
 

@@ -160,7 +160,7 @@ class _Words:
                 os.lseek(self._fd, 0, os.SEEK_END)
 
     def said(self) -> str:
-        """As one line."""
+        """What it has said, as one line."""
         if self._fd < 0:
             return ""
         words = os.read(self._fd, _WORDS_BYTES).decode(errors="replace")

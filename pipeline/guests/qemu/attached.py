@@ -82,7 +82,7 @@ class AttachedQemu:
         self._monitor.ask("stop")
 
     def go_on(self) -> None:
-        """Run."""
+        """Let the machine run."""
         let_run(self._monitor)
 
     def statistics(self) -> GuestStatistics:

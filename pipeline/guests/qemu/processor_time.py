@@ -51,7 +51,7 @@ class ProcessorTime:
         ]
 
     def effects(self) -> tuple[AnyEffect, ...]:
-        """The groups."""
+        """The groups that are made, for the record."""
         return (SlowedThreads(tuple(str(group) for _, _, group in self._groups)),)
 
     def take(self, percent: int) -> None:

@@ -162,7 +162,7 @@ class QemuGuest(AttachedQemu):
         self._run_state = None
 
     def go_on(self) -> None:
-        """Run."""
+        """Let the machine run."""
         super().go_on()
         self._run_state = None
 
