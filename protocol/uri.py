@@ -12,7 +12,7 @@ from protocol.errors import ConfigError, RemoteProtocolError
 from protocol.limits import MAX_LANE
 from protocol.session import Role
 
-_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/\[\]\s]*):(?P<port>[0-9]{1,5})")
+_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^:/\[\]\s]*):(?P<port>[0-9]{1,20})")
 _PORT_OF = re.compile(r"tcp://.+:(?P<port>[0-9]{1,5})")
 _WORKER_OF = re.compile(r"ipc:///.*\.(?P<worker>[0-9]{1,3})")
 _FD = re.compile(r"[0-9]{1,7}")

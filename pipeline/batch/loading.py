@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from pipeline.batch.moves import UNKNOWN_MEMORY, Move, Wanted, filled, wanted
+from pipeline.batch.moves import UNKNOWN_MEMORY, Move, Wanted, filled, unknown_words, wanted
 from pipeline.batch.plan import (
     Guest,
     Hooks,
@@ -170,6 +170,9 @@ class _Checks:
                 raise self.fail((*keys, key), "found it, expected none: each attempt has its own")
         words = words_of(one.guest.name, one.source, one.candidates[0], "0" * 32)
         data = CommentedMap(filled(settings, words))
+        for word in unknown_words(data):
+            known = ", ".join(f"{{{one}}}" for one in words)
+            raise self.fail(keys, f"{one.guest.name}: found {word} in a text, expected {known}")
         try:
             return validated(Document("--set", data), Config)
         except ConfigError as error:

@@ -1,5 +1,6 @@
 """The moves of a plan: one for each guest that is to go somewhere else. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,18 @@ def wanted(plan: Plan) -> Iterator[Wanted]:
         for number, guest in enumerate(plan.hosts[host].guests):
             if guest.name not in listed:
                 yield Wanted(guest, host, others, ("hosts", host, "guests", number))
+
+
+_WORD = re.compile(r"\{[A-Za-z_-]+\}")
+
+
+def unknown_words(value: Any) -> Iterator[str]:  # noqa: ANN401 (of any shape)
+    """What stands in braces in texts that were `filled`, and means nothing."""
+    if isinstance(value, str):
+        yield from _WORD.findall(value)
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from unknown_words(inner)
 
 
 def filled(value: Any, words: dict[str, str]) -> Any:  # noqa: ANN401 (of any shape)

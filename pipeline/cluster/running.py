@@ -71,7 +71,7 @@ def _check(
     there = journal.plan
     if there is not None and not resume:
         raise ConfigError(
-            f"{journal.path} is there: --resume goes on with it, without it a new batch begins"
+            f"{journal.path} is there: --resume goes on with it; remove it to begin a new batch"
         )
     if there is not None and there != text:
         raise ConfigError(f"{journal.path} is of another plan than {path} is now")

@@ -29,7 +29,10 @@ def start_what_waits(
     that ends with 0 has made a daemon of itself."""
     if answers_at is not None and _owner(answers_at) is not None:
         raise MigrationError(f"somebody listens at {answers_at} already")
-    code = start_for_itself(command, folder.words, folder.note_waiting)
+    try:
+        code = start_for_itself(command, folder.words, folder.note_waiting)
+    except OSError as error:
+        raise MigrationError(f"destination.start: {command[0]}: {error.strerror}") from None
     until = monotonic() + within_s
     while answers_at is not None and (owner := _owner(answers_at)) is None:
         reap()

@@ -20,7 +20,8 @@ Settings = dict[str, Value]
 
 def _rising(low: float, high: float) -> None:
     if low >= high:
-        raise PydanticCustomError("misfit", "{text}", {"key": "high", "text": f"more than {low}"})
+        text = f"expected more than {low}"
+        raise PydanticCustomError("misfit", "{text}", {"key": "high", "text": text})
 
 
 class Range(Section):

@@ -46,8 +46,11 @@ def _base(path: Path) -> dict[str, Any]:
 
 def _check_points(path: Path, document: Document, experiment: Experiment) -> None:
     """Each guest, and each value by itself; ConfigError where one makes no configuration."""
+    listed = "guests" in document.data
     for number in range(len(experiment.guests)):
-        _check(path, document.line(("guests",)), f"guests.{number}", experiment, {}, number)
+        where = f"guests.{number}" if listed else "base"
+        line = document.line(("guests" if listed else "base",))
+        _check(path, line, where, experiment, {}, number)
     for key, dimension in experiment.space.items():
         for value in values_of(dimension):
             line = document.line(("space", key))

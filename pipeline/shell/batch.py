@@ -173,7 +173,7 @@ def limit(
     except ValueError:  # pydantic's, too
         names = ", ".join(str(info.alias) for info in Limits.model_fields.values())
         raise ConfigError(
-            f"found {change!r}, expected one of {names}, = and a number within its range"
+            f"found {change!r}, expected KEY=NUMBER with one of {names}, and a number in its range"
         ) from None
     return _ask(path, "limit", change)
 

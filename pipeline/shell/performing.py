@@ -60,17 +60,21 @@ def perform(
 def _show(result: Result, asked: Asked, **about: bool) -> None:
     from pipeline.shell.display import summary
 
+    written = asked.json_path
     try:
-        if asked.json_path is not None:
-            write_whole(encode_result(result), asked.json_path)
+        if written is not None:
+            write_whole(encode_result(result), written)
         if asked.report_path is not None:
             from pipeline.reports.migration import migration_report
 
-            write_whole(migration_report(result), asked.report_path)
+            written = asked.report_path
+            write_whole(migration_report(result), written)
         if result.status is Status.COMPLETED and not asked.quiet and asked.json_path != "-":
+            written = "-"
             write_out(summary(result, **about))
     except OSError as error:  # the guest is where it is, whatever becomes of the words about it
-        complain(f"the result cannot be written: {error}", 1, asked.log_format)
+        what = "standard output" if written == "-" else written
+        complain(f"{what} cannot be written: {error.strerror or error}", 1, asked.log_format)
 
 
 def _result_of(migration: Callable[[Observer], Result], role: Role, asked: Asked) -> Result:
@@ -145,6 +149,9 @@ def check_output(option: str, path: str | None) -> None:
 
 
 def _check_writable(option: str, path: Path) -> None:
-    target = path if path.exists() else path.parent
-    if path.is_dir() or not os.access(target, os.W_OK):
-        raise ConfigError(f"{option}: {path} cannot be written")
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder, expected a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option}: {path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option}: {path} cannot be written: no permission")

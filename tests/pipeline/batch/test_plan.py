@@ -73,6 +73,8 @@ def test_a_plan_and_its_moves(tmp_path: Path) -> None:
          "destination: here", None, "destination: found 'here', expected a mapping"),
         ("defaults:", "defaults:\n  security: 3", None, "security: found 3, expected a mapping"),
         ("drain: a\n", "", None, None),
+        ("/tmp/{name}.sock", "/tmp/{name}-{nam}.sock", 11,
+         "g3: found {nam} in a text, expected {name}, {source}, {destination}, {attempt}"),
         ("drain: a", "failure-policy: never", 6, "failure-policy: found 'never'"),
     ],
 )  # fmt: skip

@@ -52,7 +52,8 @@ def test_every_example_loads(path: Path) -> None:
         (GUEST + SPACE + "guests: [{memory: 3}]", "3: guests.0: guest.memory: found 3"),
         (GUEST + SPACE + "links: [{speed: 3}]", "3: links.0.speed: found an unknown key"),
         ("base: nowhere.yaml\n" + SPACE, "nowhere.yaml: cannot be read: No such file"),
-        ("base: {guest: {kind: file}}\n" + SPACE, "guests.0: guest.path: found nothing"),
+        ("base: {guest: {kind: file}}\n" + SPACE, "1: base: guest.path: found nothing"),
+        (GUEST + "space: {batch-pages: {low: 9, high: 3}}", "high: found 3, expected more than 9"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, words: str) -> None:

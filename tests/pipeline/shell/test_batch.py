@@ -71,7 +71,7 @@ def test_hosts_that_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFi
         (["status", EXAMPLE], "no batch was begun"),
         (["pause", EXAMPLE], "no batch was begun"),
         (["cancel", EXAMPLE, "g1"], "no batch was begun"),
-        (["limit", EXAMPLE, "per-source=0"], "found 'per-source=0', expected one of cluster"),
+        (["limit", EXAMPLE, "per-source=0"], "expected KEY=NUMBER with one of cluster"),
         (["limit", EXAMPLE, "guests=3"], "found 'guests=3'"),
         (["run", EXAMPLE, "--events", "/no/folder/x"], "--events: /no/folder/x cannot be written"),
         (["run", EXAMPLE, "--report", "/no/folder/x.html"], "/no/folder/x.html cannot be written"),

@@ -132,4 +132,4 @@ def test_a_result_that_nobody_can_be_told_changes_nothing(
     """A guest that has moved, and a script that believes it has not."""
     engine.end = GOOD
     assert run_command(["run", file, "--quiet", "--json", "/dev/full"]) == 0
-    assert "the result cannot be written: [Errno 28]" in capsys.readouterr().err
+    assert "/dev/full cannot be written: No space left on device" in capsys.readouterr().err

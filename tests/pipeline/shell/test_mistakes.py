@@ -22,7 +22,7 @@ from tests.pipeline.shell.engine import Engine, complaint
         (["run", "/no/file"], "/no/file: cannot be read: No such file or directory"),
         (["run", "FILE", "--set", "parameters.compress-level=10"], "--set: parameters.compress-le"),
         (["run", "FILE", "--json", "/no/folder/x"], "--json: /no/folder/x cannot be written"),
-        (["run", "FILE", "--json", "/"], "--json: / cannot be written"),
+        (["run", "FILE", "--json", "/"], "--json: / is a folder, expected a file"),
         (["run", "FILE", "--report", "/no/x.html"], "--report: /no/x.html cannot be written"),
         (
             ["run", "FILE", "--set", "capabilities.pause-before-switchover=true"],
