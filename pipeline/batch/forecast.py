@@ -1,7 +1,7 @@
 """The dry run: the plan under a virtual clock, by the scheduler of the real run. Pure."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.batch.moves import Move, bandwidth
@@ -88,17 +88,29 @@ def link_limit(plan: Plan, wire_rate: Callable[[], float]) -> Callable[[str], in
 
 
 def forecast(
-    plan: Plan, moves: list[Move], *, cores: int | None = None, overhead_s: float = OVERHEAD_S
+    plan: Plan,
+    moves: list[Move],
+    *,
+    cores: int | None = None,
+    overhead_s: float = OVERHEAD_S,
+    under_way_s: Mapping[str, float] | None = None,
 ) -> Forecast:
     """The whole plan; `cores`: all hosts are one machine that has so many; `overhead_s`: of an
-    attempt that has a core for each of its ends."""
-    return _Virtual(plan, moves, cores, overhead_s).run()
+    attempt that has a core for each of its ends; `under_way_s`: those that began so long ago."""
+    return _Virtual(plan, moves, cores, overhead_s, under_way_s or {}).run()
 
 
 class _Virtual:
     """The clock, and what is under way by it."""
 
-    def __init__(self, plan: Plan, moves: list[Move], cores: int | None, overhead_s: float) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        moves: list[Move],
+        cores: int | None,
+        overhead_s: float,
+        under_way_s: Mapping[str, float],
+    ) -> None:
         limit = link_limit(plan, lambda: WIRE_SPEED)
         self._scheduler = Scheduler(plan, moves, predicted_alone(plan), limit)
         self._shares = Shares(budgets(plan))
@@ -106,6 +118,7 @@ class _Virtual:
         self._ends: list[tuple[float, int, str]] = []
         self._cores = cores
         self._alone_s = overhead_s
+        self._under_way_s = under_way_s
         self._now_s = 0.0
         self._found = Forecast()
 
@@ -129,9 +142,8 @@ class _Virtual:
             self._shares.add(move.name, move.source, start.destination)
             rate = self._rate(move)
             left = memory_to_send(move.memory, move.dirty_rate, rate)
-            flight = Flight(
-                move, start.destination, self._now_s, left, self._now_s + self._overhead_s, rate
-            )
+            waits_s = max(0.0, self._overhead_s - self._under_way_s.get(move.name, 0.0))
+            flight = Flight(move, start.destination, self._now_s, left, self._now_s + waits_s, rate)
             self._flights[move.name] = flight
             self._plan_end(flight)
             self._share_again(move.source, start.destination)

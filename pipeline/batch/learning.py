@@ -1,6 +1,8 @@
 """How fast migrations of a batch are, by those that have arrived; what is left, foreseen by that.
 Pure."""
 
+from collections.abc import Mapping
+from functools import partial
 from statistics import median
 
 from pipeline.batch.forecast import Forecast, forecast
@@ -36,8 +38,10 @@ class Learning:
         """One has arrived `took_s` after its begin, and was sending for `sent_s` of these."""
         self._overheads.append(max(0.0, took_s - sent_s))
 
-    def ahead(self, left: list[Move]) -> Forecast:
-        """How long those take that are left; besides sending as long as those that have arrived."""
+    def ahead(self, left: list[Move], under_way_s: Mapping[str, float]) -> Forecast:
+        """How long those take that are left, of which some began so long ago; besides sending as
+        long as those that have arrived."""
+        foreseen = partial(forecast, self._plan, left[:AHEAD], under_way_s=under_way_s)
         if not self._overheads:
-            return forecast(self._plan, left[:AHEAD], cores=self._cores)
-        return forecast(self._plan, left[:AHEAD], overhead_s=median(self._overheads))
+            return foreseen(cores=self._cores)
+        return foreseen(overhead_s=median(self._overheads))

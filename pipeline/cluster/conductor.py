@@ -82,11 +82,13 @@ class Conductor:
 
     def ahead(self) -> Forecast:
         """What is left: of those under way what they have not sent."""
+        under_way, now_s = self.attending.attempts.values(), self._clock()
         left = [
             replace(one.move, memory=round(one.move.memory * (1 - one.percent / 100)))
-            for one in self.attending.attempts.values()
+            for one in under_way
         ]
-        return self._learning.ahead([*left, *self.scheduler.waiting])
+        began = {one.move.name: now_s - one.began_s for one in under_way}
+        return self._learning.ahead([*left, *self.scheduler.waiting], began)
 
     def begin_due(self) -> None:
         """Begin what may begin now. Where nothing may although it was looked for, none runs and no

@@ -180,12 +180,18 @@ def _summary_rows(result: Result, alive: str | None) -> list[tuple[str, str | No
         ("on the wire", _wire(result)),
         ("disks", _disks(result)),
         ("rounds", str(len(result.rounds)) if result.rounds else None),
-        ("bottleneck", result.bottleneck),
+        ("bottleneck", _bottleneck(result)),
         ("verified", _verified(result)),
         ("self-check", result.self_check),
         ("tracker", _tracker(result)),
         ("guest alive", alive),
     ]
+
+
+def _bottleneck(result: Result) -> str | None:
+    """The stage, and of how much of the time it was at work."""
+    shares = getattr(result.stages, result.bottleneck or "", None)
+    return result.bottleneck if shares is None else f"{result.bottleneck}, busy {shares.busy:.0%}"
 
 
 def _downtime(result: Result) -> str | None:
