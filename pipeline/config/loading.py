@@ -255,6 +255,8 @@ def _show(value: object) -> str:
             return "a mapping"
         case list():
             return "a list"
+        case int() if value.bit_length() > 200:
+            return "a number of so many digits"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

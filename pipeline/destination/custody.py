@@ -149,7 +149,8 @@ class Custody:
             return
         undone = self.begun or self._undo(record)
         if undone and (settled or not self._was_ready):
-            record.remove()
+            with suppress(MigrationError):  # it stays, and changes nothing
+                record.remove()
         record.close()
 
     def _undo(self, record: SessionRecord) -> bool:

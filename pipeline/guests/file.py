@@ -7,6 +7,7 @@ removed, one that is mapped never truncated.
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.file_users import Access, users_of
@@ -98,9 +99,10 @@ class FileGuest:
         return "paused" if self._writer is None else self._writer.stop()
 
     def check_stopped(self) -> None:
-        """GuestError where somebody else has let the writer go on."""
+        """GuestError where somebody else has let the writer go on, or the file has another size."""
         if self._writer is not None:
             self._writer.check_stopped()
+        _check_size(self.name, self.blocks[0])
 
     def resume(self) -> None:
         """Undo `stop`: a writer that was stopped before stays so."""
@@ -140,6 +142,7 @@ class FileArrival:
     def __init__(self, path: Path | None, blocks: Sequence[BlockInfo]) -> None:
         if len(blocks) != 1:
             raise GuestError(f"a file takes one block of memory, {len(blocks)} came")
+        self._path = path
         size_bytes = blocks[0].pages * PAGE_BYTES
         if path is None:
             fd = anonymous_memory(size_bytes)
@@ -148,9 +151,13 @@ class FileArrival:
         self.blocks = [GuestBlock(blocks[0].name, blocks[0].pages, fd)]
 
     def load_devices(self, sections: list[Section]) -> None:
-        """A file has none; GuestError where some came."""
+        """A file has none; GuestError where some came, or the memory that is here by now is not in
+        the file at its path any more."""
         if sections:
             raise GuestError(f"a file takes no device state, {sections[0].name} came")
+        if self._path is not None:
+            _check_size(str(self._path), self.blocks[0])
+            _check_place(self._path, self.blocks[0].fd)
 
     def begin(self, session: str, *, run: bool) -> bool:
         """Nothing runs in a file."""
@@ -201,6 +208,19 @@ def _open_block(path: Path) -> GuestBlock:
     raise ConfigError(
         f"{path} has {status.st_size} bytes; memory is a multiple of {PAGE_BYTES}, and not empty"
     )
+
+
+def _check_size(name: str, block: GuestBlock) -> None:
+    size_bytes = os.fstat(block.fd).st_size
+    if size_bytes != block.pages * PAGE_BYTES:
+        raise GuestError(f"{name} has {size_bytes} bytes now, and had {block.pages * PAGE_BYTES}")
+
+
+def _check_place(path: Path, fd: int) -> None:
+    with suppress(OSError):
+        if os.path.samestat(path.stat(), os.fstat(fd)):
+            return
+    raise GuestError(f"{path} is not the file any more that the memory has come to")
 
 
 def _refuse_other_writers(path: Path, fd: int, pid: int) -> None:

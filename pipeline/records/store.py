@@ -128,8 +128,11 @@ class SessionRecord:
         self.record = record
 
     def remove(self) -> None:
-        """Nobody can ask for it any more."""
-        self._path.unlink(missing_ok=True)
+        """Nobody can ask for it any more. MigrationError where the file stays, for `cleanup`."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise MigrationError(f"{self._path} cannot be removed: {error.strerror}") from None
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""

@@ -145,6 +145,8 @@ class Coordinator:
         held = Status.ACTIVE
         if self._config.capabilities.pause_before_switchover:
             held = self._pause()
+            if self._guest.kind == "file":  # whose writers nobody holds
+                steps.look_again()
         if not self._guest.is_dead():
             self._guest.check_stopped()
         self.engine.disks.check_untouched()

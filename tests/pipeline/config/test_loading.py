@@ -207,6 +207,12 @@ def test_the_first_mistake_in_the_file_is_told(tmp_path: Path) -> None:
     assert refusal(tmp_path, text, "batch-pages=2", "codec=x").startswith("FILE:2: guest.memory:")
 
 
+def test_a_number_of_thousands_of_digits_is_one_line(tmp_path: Path) -> None:
+    """A traceback, since python shows no such number."""
+    text = f"guest: {{kind: synthetic, memory: 0x{'f' * 5000}}}\n"
+    assert "found a number of so many digits" in refusal(tmp_path, text)
+
+
 def test_no_mistake_follows_from_another(tmp_path: Path) -> None:
     """A good working set blamed for a memory that could not be read."""
     text = "guest:\n  workload: {working-set: 1GiB}\n  memory: 2GB\n  kind: synthetic\n"

@@ -119,3 +119,18 @@ def test_a_record_stays_for_a_source_that_may_have_to_ask(custody: Custody, *, r
     assert custody.refuse("cancelled")
     custody.close(settled=False)
     assert len(list(state_folder().iterdir())) == ready
+
+
+def test_a_record_that_cannot_be_removed_ends_no_guest(
+    custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that has come, and is ended since its state folder is read-only by now."""
+    custody.ready()
+    custody.begin(run=True)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    custody.close(settled=True)
+    monkeypatch.undo()

@@ -216,6 +216,18 @@ def test_memory_without_a_name_arrives() -> None:
     assert open_files() == before
 
 
+def test_a_file_that_was_cut_has_no_guest(tmp_path: Path) -> None:
+    """Memory that has arrived, and that somebody has thrown away before the guest is."""
+    path = tmp_path / "memory"
+    path.touch()
+    arrival = FileArrival(path, MEMORY)
+    arrival.load_devices([])
+    os.truncate(path, 0)
+    with pytest.raises(GuestError, match="has 0 bytes now, and had 8192"):
+        arrival.load_devices([])
+    arrival.close()
+
+
 def test_several_blocks_do_not_fit_in_a_file(tmp_path: Path) -> None:
     """Blocks that land on top of each other."""
     with pytest.raises(GuestError, match="one block of memory, 2 came"):

@@ -144,3 +144,16 @@ def test_without_a_record_there_is_no_migration(guest: LeavingMemory, custody: C
     with pytest.raises(MigrationError, match="File exists"):
         Custody(guest, "guest", SESSION).open()
     custody.close()
+
+
+def test_a_record_that_cannot_be_removed_is_no_failure(
+    custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that has left, called failed since its state folder is read-only by now."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    custody.close()
+    monkeypatch.undo()
