@@ -19,7 +19,7 @@ from pipeline.extents import data_extents
 from pipeline.file_users import users_of
 from pipeline.guests.base import GuestBlock
 from pipeline.guests.conversation import close_all
-from pipeline.guests.memory import lock
+from pipeline.guests.memory import leads_to, lock
 from protocol.control import DiskInfo
 from protocol.errors import ConfigError, GuestError
 from protocol.limits import PAGE_BYTES
@@ -155,11 +155,7 @@ class ArrivingDisk:
     def check_place(self) -> None:
         """GuestError where its path leads to something else now, or it is not as it was made."""
         self._check_size(self._size)
-        try:
-            same = os.path.samestat(self.path.stat(), os.fstat(self.block.fd))
-        except OSError:
-            same = False
-        if not same:
+        if not leads_to(self.path, self.block.fd):
             raise GuestError(f"disk {self.path} is not the file any more that the disk has come to")
 
     def fill(self, base_fd: int, base: Hashes, tick: Callable[[], object]) -> None:

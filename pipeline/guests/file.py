@@ -7,12 +7,11 @@ removed, one that is mapped never truncated.
 import os
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.file_users import Access, users_of
 from pipeline.guests.base import GuestBlock, GuestStatistics, Mapping
-from pipeline.guests.memory import anonymous_memory, lock, named_memory
+from pipeline.guests.memory import anonymous_memory, leads_to, lock, named_memory
 from pipeline.guests.writer import Writer
 from pipeline.records.processes import Process
 from pipeline.records.record import AnyEffect, StoppedWriter
@@ -157,7 +156,8 @@ class FileArrival:
             raise GuestError(f"a file takes no device state, {sections[0].name} came")
         if self._path is not None:
             _check_size(str(self._path), self.blocks[0])
-            _check_place(self._path, self.blocks[0].fd)
+            if not leads_to(self._path, self.blocks[0].fd):
+                raise GuestError(f"{self._path} is not the file any more that the memory came to")
 
     def begin(self, session: str, *, run: bool) -> bool:
         """Nothing runs in a file."""
@@ -214,13 +214,6 @@ def _check_size(name: str, block: GuestBlock) -> None:
     size_bytes = os.fstat(block.fd).st_size
     if size_bytes != block.pages * PAGE_BYTES:
         raise GuestError(f"{name} has {size_bytes} bytes now, and had {block.pages * PAGE_BYTES}")
-
-
-def _check_place(path: Path, fd: int) -> None:
-    with suppress(OSError):
-        if os.path.samestat(path.stat(), os.fstat(fd)):
-            return
-    raise GuestError(f"{path} is not the file any more that the memory has come to")
 
 
 def _refuse_other_writers(path: Path, fd: int, pid: int) -> None:

@@ -94,6 +94,13 @@ def named_memory(path: Path, size_bytes: int, *, cleared: bool) -> int:
     return fd
 
 
+def leads_to(path: Path, fd: int) -> bool:
+    """Whether the open file `fd` is the one at `path`."""
+    with suppress(OSError):
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    return False
+
+
 def lock(fd: int, path: Path, *, shared: bool = False) -> None:
     """Keep others from moving the memory in this file, for as long as it is open anywhere;
     `shared`: from filling it alone.

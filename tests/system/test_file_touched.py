@@ -105,7 +105,7 @@ def test_what_it_comes_to_is_touched(files: Path, verify: str, touch: Touch) -> 
     """A migration called complete whose file is another one, or nowhere."""
     config = moving(files, verify=verify)
     why = failure(config, files, at_first=in_round_1(partial(touch, files / "target")))
-    assert "target is not the file any more that the memory has come to" in why
+    assert "target is not the file any more that the memory came to" in why
 
 
 @pytest.mark.parametrize("verify", ["full", "frames"])
