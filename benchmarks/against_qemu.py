@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import codec_alone, pageferry_peer, qemu_peer
-from benchmarks.arguments import count, memory_bytes
+from benchmarks.arguments import MIB, count, memory_bytes
 from benchmarks.image import build_image
 from benchmarks.report import Results, as_json, machine, print_report, write_figures
 from benchmarks.running import Measured, RunError, Settings, Unavailable
 
 CORES = 2
-MIB = 1 << 20
 IMAGES_HELD = 3
 """At once on tmpfs: the image, QEMU's copy of it, and what arrives."""
 

@@ -190,10 +190,7 @@ def _connected(address: str) -> Client:
     try:
         return Client(address, timeout=UP_S / 6)
     except TypeError:  # of an address that begins with tls
-        raise PlanError(
-            ("scheduler",),
-            f"{address}: {NO_KEYS}",
-        ) from None
+        raise PlanError(("scheduler",), f"{address}: {NO_KEYS}") from None
     except (OSError, TimeoutError, ValueError) as error:
         raise PlanError(("scheduler",), f"{address}: no scheduler there: {error}") from None
 

@@ -188,9 +188,9 @@ def stop(token: str, role: Role) -> bool:
 
 
 def discard(token: str, hook: Sequence[str] | None, environment: dict[str, str]) -> bool:
-    """Behind an attempt: where no guest was to have come end what is there, and put right what it
-    may leave when it is killed; last the hook. False, and nothing is ended, where a
-    guest says that it has come all the same."""
+    """After an attempt: where no guest was to have come end what is there, and put right what it
+    may leave when it is killed; last the hook. False, and nothing is ended, where a guest says that
+    it has come all the same."""
     folder = EndFolder(token, "destination")
     if environment["PAGEFERRY_OUTCOME"] != "arrived":
         folder.forbid()

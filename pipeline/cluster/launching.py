@@ -34,7 +34,7 @@ def start_with_us(command: Sequence[str], log: Path, first: Callable[[], object]
 def start_for_itself(
     command: Sequence[str], log: Path, first: Callable[[], object]
 ) -> Callable[[], int | None]:
-    """Start `command`, which lives on whatever becomes of this process, behind `first` as above;
+    """Start `command`, which lives on whatever becomes of this process, after `first` as above;
     what tells its exit code, None while it lives."""
     return _start(command, log, partial(_live_on, first)).poll
 

@@ -9,6 +9,16 @@ from tests.pipeline.clocks import Clock
 from tests.pipeline.control_link.links import Ends, hear, listen
 
 
+def assert_lost_after(
+    link: ControlLink, clock: Clock, ms: int, words: str = "nothing heard"
+) -> None:
+    """The other end is given up so long from now, and not before."""
+    listen(link, clock, ms - 1)
+    clock.forward(1)
+    with pytest.raises(PeerLost, match=words):
+        link.tick(clock.now_ns)
+
+
 @pytest.mark.parametrize("speaker", ["source", "destination"])
 def test_a_heartbeat_goes_out_after_a_second_of_silence(
     ends: Ends, clock: Clock, speaker: str
@@ -36,10 +46,7 @@ def test_a_peer_that_is_silent_for_five_seconds_is_lost(
     """A migration that hangs with its network, or ends although the peer speaks."""
     ends.greet()
     link: ControlLink = getattr(ends, end)
-    listen(link, clock, 4999)
-    clock.forward(1)
-    with pytest.raises(PeerLost, match=f"{who}: nothing heard for 5 s"):
-        link.tick(clock.now_ns)
+    assert_lost_after(link, clock, 5000, f"{who}: nothing heard for 5 s")
 
 
 def test_a_peer_that_is_heard_is_not_lost(ends: Ends, clock: Clock) -> None:
@@ -50,30 +57,21 @@ def test_a_peer_that_is_heard_is_not_lost(ends: Ends, clock: Clock) -> None:
         ends.destination.send(c.Alive())
         assert hear(ends.source) == c.Alive()
         ends.source.tick(clock.now_ns)
-    listen(ends.source, clock, 4999)
-    clock.forward(1)
-    with pytest.raises(PeerLost):
-        ends.source.tick(clock.now_ns)
+    assert_lost_after(ends.source, clock, 5000)
 
 
 def test_patience_grows_with_the_commit_timeout(ends: Ends, clock: Clock) -> None:
     """A guest whose load takes ten seconds, given up after five."""
     ends.greet()
     ends.source.patience_s = 30
-    listen(ends.source, clock, 29_999)
-    clock.forward(1)
-    with pytest.raises(PeerLost, match="for 30 s"):
-        ends.source.tick(clock.now_ns)
+    assert_lost_after(ends.source, clock, 30_000, "for 30 s")
 
 
 def test_waiting_for_a_source_is_no_standing_still(ends: Ends, clock: Clock) -> None:
     """A source that says hello and dies, and is waited for as long as it was before."""
     listen(ends.destination, clock, 20_000)
     ends.greet()
-    listen(ends.destination, clock, 4999)
-    clock.forward(1)
-    with pytest.raises(PeerLost):
-        ends.destination.tick(clock.now_ns)
+    assert_lost_after(ends.destination, clock, 5000)
 
 
 def test_time_in_which_we_stood_still_is_no_silence(ends: Ends, clock: Clock) -> None:
@@ -82,10 +80,7 @@ def test_time_in_which_we_stood_still_is_no_silence(ends: Ends, clock: Clock) ->
     listen(ends.source, clock, 4000)
     clock.forward(60_000)
     ends.source.tick(clock.now_ns)
-    listen(ends.source, clock, 999)
-    clock.forward(1)
-    with pytest.raises(PeerLost):
-        ends.source.tick(clock.now_ns)
+    assert_lost_after(ends.source, clock, 1000)
 
 
 def test_a_destination_without_a_source_waits_as_long_as_it_takes(ends: Ends, clock: Clock) -> None:
